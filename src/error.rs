@@ -1,0 +1,109 @@
+//! Everything that can go wrong, in one enum. A miss is not an error, and neither is a value lost.
+
+use std::{io, path::PathBuf};
+
+use crate::codec::CodecError;
+
+/// Why a cache could not be opened, or an operation that changes it could not be done.
+///
+/// Look-ups never return an error: whatever keeps them from a value is a miss and a counter in
+/// [`Stats`](crate::Stats).
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The directory is in use by another cache, in this process or another.
+    #[error("{} is locked by another cache", dir.display())]
+    Locked {
+        /// The directory.
+        dir: PathBuf,
+    },
+    /// The directory holds files and none of them says that it is a cache's. Nothing was touched.
+    #[error("{} is not empty and not a cache directory; give the cache a directory of its own", dir.display())]
+    NotACache {
+        /// The directory.
+        dir: PathBuf,
+    },
+    /// The directory cannot be used: not a directory, a link or another user's, or open to others' writes.
+    #[error("{} cannot be used: {reason}", path.display())]
+    Unusable {
+        /// The directory or the file in it.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The directory was written by a newer release. Nothing was touched.
+    #[error("{} has format {found}, this release reads formats up to {supported}", dir.display())]
+    NewerFormat {
+        /// The directory.
+        dir: PathBuf,
+        /// The format's version in the directory.
+        found: u16,
+        /// The newest version that this release knows.
+        supported: u16,
+    },
+    /// The directory was written with another codec or schema version, and
+    /// [`OnMismatch::Refuse`](crate::OnMismatch::Refuse) was asked for. Nothing was touched.
+    #[error("{} holds {what} {found}, this cache was opened with {expected}", dir.display())]
+    Mismatch {
+        /// The directory.
+        dir: PathBuf,
+        /// What differs: `"key codec"`, `"value codec"` or `"schema version"`.
+        what: &'static str,
+        /// What the directory has.
+        found: u32,
+        /// What the cache was opened with.
+        expected: u32,
+    },
+    /// An option is outside its limits.
+    #[error("{option} is {found}, allowed is {allowed}")]
+    Option {
+        /// The builder's method.
+        option: &'static str,
+        /// The value given.
+        found: u64,
+        /// The limits, as documented at the builder's method.
+        allowed: String,
+    },
+    /// The option is known, but this release cannot do it yet.
+    #[error("{what} is not supported yet")]
+    Unsupported {
+        /// What was asked for.
+        what: &'static str,
+    },
+    /// The key or value is larger than the cache takes. Whatever stood under the key is gone.
+    #[error("the {what} has {found} bytes, the limit is {limit}")]
+    TooLarge {
+        /// `"key"` or `"entry"`.
+        what: &'static str,
+        /// Its size in bytes.
+        found: u64,
+        /// The limit in bytes.
+        limit: u64,
+    },
+    /// A key or value could not be encoded.
+    #[error("encoding failed")]
+    Codec(#[from] CodecError),
+    /// The change took effect in this process, but it could neither be recorded on disk nor the
+    /// old copy be made unreadable: after a crash the old value might be seen. Every later change
+    /// returns this too until the disk accepts the record.
+    #[error("an invalidation could not be made durable in {}", dir.display())]
+    NotDurable {
+        /// The directory.
+        dir: PathBuf,
+        /// What the disk answered.
+        source: io::Error,
+    },
+    /// The disk refused. The RAM tier goes on.
+    #[error("{action} {}", path.display())]
+    Io {
+        /// What was being done.
+        action: &'static str,
+        /// The file or directory.
+        path: PathBuf,
+        /// What the disk answered.
+        source: io::Error,
+    },
+    /// The cache was closed.
+    #[error("the cache is closed")]
+    Closed,
+}
