@@ -1,0 +1,190 @@
+//! How keys and values become bytes and come back.
+//!
+//! A type is stored by its [`Codec`]. Raw bytes, strings and integers have one that is a copy of
+//! their bytes; a serde type gets one by a line of [`bincode_codec!`](crate::bincode_codec) or
+//! [`postcard_codec!`](crate::postcard_codec), or by the wrappers [`Bincode`](crate::Bincode) and
+//! [`Postcard`](crate::Postcard) where the type is not yours.
+
+mod plain;
+#[cfg(any(feature = "bincode", feature = "postcard"))]
+#[doc(hidden)]
+pub mod serde_codecs;
+
+use std::{cell::Cell, error, fmt};
+
+/// Names an encoding. It stands in the directory, and a directory written with another is not read.
+///
+/// Numbers below 65,536 belong to embercache; take one above for a codec of your own, and another
+/// whenever its bytes change their meaning.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CodecId(pub u32);
+
+impl CodecId {
+    /// The bytes themselves: `Vec<u8>`, `Bytes`, `[u8; N]`.
+    pub const RAW: CodecId = CodecId(1);
+    /// UTF-8: `String`, `Box<str>`, `Arc<str>`.
+    pub const UTF8: CodecId = CodecId(2);
+    /// bincode 2, its standard configuration.
+    pub const BINCODE: CodecId = CodecId(3);
+    /// postcard 1.
+    pub const POSTCARD: CodecId = CodecId(4);
+    /// No bytes: `()`.
+    pub const UNIT: CodecId = CodecId(5);
+
+    /// A little-endian number of `bytes` bytes, with or without a sign.
+    const fn number(bytes: usize, signed: bool) -> CodecId {
+        CodecId(if signed { 0x200 } else { 0x100 } + bytes as u32)
+    }
+}
+
+/// Why bytes could not be made of a value, or a value of bytes.
+#[derive(Debug)]
+pub struct CodecError(Box<dyn error::Error + Send + Sync>);
+
+impl CodecError {
+    /// An error with a cause or a message.
+    pub fn new(cause: impl Into<Box<dyn error::Error + Send + Sync>>) -> CodecError {
+        CodecError(cause.into())
+    }
+}
+
+impl fmt::Display for CodecError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl error::Error for CodecError {
+    fn source(&self) -> Option<&(dyn error::Error + 'static)> {
+        self.0.source()
+    }
+}
+
+/// A type whose values can be written to the log and read back.
+///
+/// `decode` sees only bytes whose checksum was verified, so it meets what `encode` wrote, unless
+/// the code has changed in between: raise the builder's `schema_version` then.
+///
+/// # Examples
+///
+/// ```
+/// use embercache::{Codec, CodecError, CodecId};
+///
+/// #[derive(Clone, PartialEq, Eq)]
+/// struct Sku { brand: u16, number: u32 }
+///
+/// impl Codec for Sku {
+///     const ID: CodecId = CodecId(70_001);
+///
+///     fn encode(&self, out: &mut Vec<u8>) -> Result<(), CodecError> {
+///         out.extend(self.brand.to_le_bytes());
+///         out.extend(self.number.to_le_bytes());
+///         Ok(())
+///     }
+///
+///     fn decode(bytes: Vec<u8>) -> Result<Self, CodecError> {
+///         let bytes: [u8; 6] = bytes.try_into().map_err(|_| CodecError::new("six bytes make a SKU"))?;
+///         let [a, b, number @ ..] = bytes;
+///         Ok(Sku { brand: u16::from_le_bytes([a, b]), number: u32::from_le_bytes(number) })
+///     }
+///
+///     fn heap_bytes(&self) -> usize { 0 }
+/// }
+/// # let sku = Sku { brand: 7, number: 9 };
+/// # let mut out = Vec::new();
+/// # sku.encode(&mut out).unwrap();
+/// # assert!(Sku::decode(out).unwrap() == sku);
+/// ```
+pub trait Codec: Sized {
+    /// The encoding's name in the directory.
+    const ID: CodecId;
+
+    /// Appends this value's bytes to `out`. Two keys that are equal must have the same bytes.
+    ///
+    /// # Errors
+    ///
+    /// A value that cannot be encoded is refused as a key, and as a value never leaves RAM.
+    fn encode(&self, out: &mut Vec<u8>) -> Result<(), CodecError>;
+
+    /// Makes a value of what `encode` wrote.
+    ///
+    /// # Errors
+    ///
+    /// Bytes that make no value are a miss.
+    fn decode(bytes: Vec<u8>) -> Result<Self, CodecError>;
+
+    /// About how many bytes the value owns outside of itself; what it costs the RAM budget beyond
+    /// `size_of::<Self>()`. By default the length of its encoding, found by encoding it.
+    fn heap_bytes(&self) -> usize {
+        with_scratch(|scratch| self.encode(scratch).map_or(0, |()| scratch.len()))
+    }
+
+    /// Lends the value's bytes, which are hashed at each look-up of a key. By default they are
+    /// encoded into a buffer of the thread; a type that has its bytes at hand lends them.
+    ///
+    /// # Errors
+    ///
+    /// As `encode`.
+    fn with_bytes<R>(&self, read: impl FnOnce(&[u8]) -> R) -> Result<R, CodecError> {
+        with_scratch(|scratch| {
+            self.encode(scratch)?;
+            Ok(read(scratch))
+        })
+    }
+}
+
+/// Lends an empty buffer that the thread keeps; a nested call gets a fresh one.
+fn with_scratch<R>(use_it: impl FnOnce(&mut Vec<u8>) -> R) -> R {
+    /// A buffer that once held a large value is not kept.
+    const KEPT_BYTES_MAX: usize = 64 * 1024;
+    thread_local!(static SCRATCH: Cell<Vec<u8>> = const { Cell::new(Vec::new()) });
+    let mut scratch = SCRATCH.take();
+    scratch.clear();
+    let result = use_it(&mut scratch);
+    if scratch.capacity() <= KEPT_BYTES_MAX {
+        SCRATCH.set(scratch);
+    }
+    result
+}
+
+/// The bytes of a key, or of its borrowed form: what a look-up hashes and compares on disk.
+///
+/// Every [`Codec`] type with `Eq` has it, and so have `str` and `[u8]`. For a `K: Borrow<Q>` both
+/// must lend the same bytes, just as [`Borrow`](std::borrow::Borrow) asks of their hashes.
+pub trait KeyBytes: Eq {
+    /// Lends the bytes.
+    ///
+    /// # Errors
+    ///
+    /// As [`Codec::encode`].
+    fn with_key_bytes<R>(&self, read: impl FnOnce(&[u8]) -> R) -> Result<R, CodecError>;
+}
+
+impl<T: Codec + Eq> KeyBytes for T {
+    #[inline]
+    fn with_key_bytes<R>(&self, read: impl FnOnce(&[u8]) -> R) -> Result<R, CodecError> {
+        self.with_bytes(read)
+    }
+}
+
+impl KeyBytes for str {
+    #[inline]
+    fn with_key_bytes<R>(&self, read: impl FnOnce(&[u8]) -> R) -> Result<R, CodecError> {
+        Ok(read(self.as_bytes()))
+    }
+}
+
+impl KeyBytes for [u8] {
+    #[inline]
+    fn with_key_bytes<R>(&self, read: impl FnOnce(&[u8]) -> R) -> Result<R, CodecError> {
+        Ok(read(self))
+    }
+}
+
+/// What a key type must be. Nothing to implement: every type that can be one is one.
+pub trait Key: Codec + Eq + Send + Sync + 'static {}
+impl<T: Codec + Eq + Send + Sync + 'static> Key for T {}
+
+/// What a value type must be. Nothing to implement: every type that can be one is one.
+pub trait Value: Codec + Clone + Send + Sync + 'static {}
+impl<T: Codec + Clone + Send + Sync + 'static> Value for T {}
