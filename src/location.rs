@@ -110,21 +110,10 @@ mod tests {
     #[test]
     fn the_corners_survive_packing() {
         let top = Location::SEGMENT_BYTES_MAX - RECORD_ALIGN;
-        for (segment, offset) in [
-            (0, 0),
-            (0, top),
-            (SegmentId::MAX.0, 0),
-            (SegmentId::MAX.0, top),
-        ] {
+        for (segment, offset) in [(0, 0), (0, top), (SegmentId::MAX.0, 0), (SegmentId::MAX.0, top)] {
             let location = Location::new(SegmentId::new(segment).unwrap(), offset);
-            assert_eq!(
-                (location.segment().get(), location.offset()),
-                (segment, offset)
-            );
-            assert_eq!(
-                Location::from_bits(location.to_bits() | 0x3ff << 54),
-                location
-            );
+            assert_eq!((location.segment().get(), location.offset()), (segment, offset));
+            assert_eq!(Location::from_bits(location.to_bits() | 0x3ff << 54), location);
         }
         assert_eq!(SegmentId::MAX.next(), None);
     }

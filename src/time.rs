@@ -24,10 +24,7 @@ pub(crate) struct Clock {
 impl Clock {
     /// Starts at the wall clock.
     pub(crate) fn new(io: Arc<dyn Io>) -> Clock {
-        let anchor = Anchor {
-            cache_ms: millis(io.wall_time()),
-            boot_ms: millis(io.boot_time()),
-        };
+        let anchor = Anchor { cache_ms: millis(io.wall_time()), boot_ms: millis(io.boot_time()) };
         Clock { io, anchor }
     }
 
@@ -62,10 +59,7 @@ impl Clock {
     pub(crate) fn anchor(&self) -> Anchor {
         let boot_ms = millis(self.io.boot_time()).max(self.anchor.boot_ms);
         let since = boot_ms - self.anchor.boot_ms;
-        Anchor {
-            cache_ms: self.anchor.cache_ms.saturating_add(since),
-            boot_ms,
-        }
+        Anchor { cache_ms: self.anchor.cache_ms.saturating_add(since), boot_ms }
     }
 }
 
@@ -85,11 +79,7 @@ mod tests {
         let clock = Clock::new(disk.clone());
         disk.set_wall_time(Some(Duration::from_secs(10)));
         disk.advance_clock(Duration::from_secs(5));
-        assert!(
-            (1_005_000..1_006_000).contains(&clock.now_ms()),
-            "{}",
-            clock.now_ms()
-        );
+        assert!((1_005_000..1_006_000).contains(&clock.now_ms()), "{}", clock.now_ms());
         assert_eq!(clock.now_s(), 1_005);
 
         let resumed = Clock::resumed(disk.clone(), clock.anchor());

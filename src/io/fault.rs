@@ -141,11 +141,7 @@ impl Faults {
         let mut writes = self.writes.lock();
         writes.count += 1;
         let count = writes.count;
-        let once = writes
-            .fail_at
-            .iter()
-            .find(|(at, _)| *at == count)
-            .map(|(_, kind)| *kind);
+        let once = writes.fail_at.iter().find(|(at, _)| *at == count).map(|(_, kind)| *kind);
         match once.or(writes.fail_all) {
             Some(kind) => Err((kind.into(), writes.tear)),
             None => Ok(()),
@@ -176,10 +172,7 @@ impl Io for FaultDisk {
         if mode == OpenMode::CreateNew {
             self.faults.whole_write()?;
         }
-        Ok(Arc::new(FaultFile {
-            file: Disk.open(path, mode)?,
-            faults: Arc::clone(&self.faults),
-        }))
+        Ok(Arc::new(FaultFile { file: Disk.open(path, mode)?, faults: Arc::clone(&self.faults) }))
     }
 
     fn create_dir(&self, path: &Path) -> io::Result<()> {
@@ -202,11 +195,7 @@ impl Io for FaultDisk {
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        if self.faults.sync()? {
-            Disk.sync_dir(dir)
-        } else {
-            Ok(())
-        }
+        if self.faults.sync()? { Disk.sync_dir(dir) } else { Ok(()) }
     }
 
     fn boot_id(&self) -> Option<[u8; 16]> {
@@ -218,10 +207,7 @@ impl Io for FaultDisk {
     }
 
     fn wall_time(&self) -> Duration {
-        self.faults
-            .wall_time
-            .lock()
-            .unwrap_or_else(|| Disk.wall_time())
+        self.faults.wall_time.lock().unwrap_or_else(|| Disk.wall_time())
     }
 }
 
@@ -265,11 +251,7 @@ impl IoFile for FaultFile {
     }
 
     fn sync(&self) -> io::Result<()> {
-        if self.faults.sync()? {
-            self.file.sync()
-        } else {
-            Ok(())
-        }
+        if self.faults.sync()? { self.file.sync() } else { Ok(()) }
     }
 
     fn map(&self, len: usize) -> io::Result<Map> {

@@ -53,9 +53,7 @@ impl Io for Disk {
 
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
         // A name that is not UTF-8 is none of ours, and its lossy form is none either.
-        fs::read_dir(dir)?
-            .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
-            .collect()
+        fs::read_dir(dir)?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -84,9 +82,7 @@ impl Io for Disk {
     }
 
     fn wall_time(&self) -> Duration {
-        SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default()
+        SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
     }
 }
 
@@ -182,32 +178,20 @@ fn check_limit(end: u64) -> io::Result<()> {
     Ok(())
 }
 
-#[cfg(any(
-    target_os = "linux",
-    target_os = "android",
-    target_os = "freebsd",
-    target_vendor = "apple"
-))]
+#[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd", target_vendor = "apple"))]
 fn reserve(file: &File, len: u64) -> io::Result<()> {
     use rustix::{
         fs::{FallocateFlags, fallocate},
         io::{Errno, retry_on_intr},
     };
-    retry_on_intr(|| fallocate(file, FallocateFlags::empty(), 0, len)).map_err(
-        |errno| match errno {
-            // Linux, and what others answer for it.
-            Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL => io::ErrorKind::Unsupported.into(),
-            errno => errno.into(),
-        },
-    )
+    retry_on_intr(|| fallocate(file, FallocateFlags::empty(), 0, len)).map_err(|errno| match errno {
+        // Linux, and what others answer for it.
+        Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL => io::ErrorKind::Unsupported.into(),
+        errno => errno.into(),
+    })
 }
 
-#[cfg(not(any(
-    target_os = "linux",
-    target_os = "android",
-    target_os = "freebsd",
-    target_vendor = "apple"
-)))]
+#[cfg(not(any(target_os = "linux", target_os = "android", target_os = "freebsd", target_vendor = "apple")))]
 fn reserve(_: &File, _: u64) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
 }

@@ -69,11 +69,7 @@ impl Map {
     fn source(&self, offset: usize, len: usize) -> Result<*const u8, OutOfBounds> {
         match offset.checked_add(len) {
             Some(end) if end <= self.raw.len() => Ok(self.raw.as_ptr().wrapping_add(offset)),
-            _ => Err(OutOfBounds {
-                offset,
-                wanted: len,
-                len: self.raw.len(),
-            }),
+            _ => Err(OutOfBounds { offset, wanted: len, len: self.raw.len() }),
         }
     }
 }
@@ -100,14 +96,7 @@ mod tests {
         assert_eq!(&out, b"6789");
         assert_eq!(map.copy_vec(0, 10).unwrap(), b"0123456789");
         assert_eq!(map.copy_vec(10, 0).unwrap(), b"");
-        assert_eq!(
-            map.copy_to(7, &mut out),
-            Err(OutOfBounds {
-                offset: 7,
-                wanted: 4,
-                len: 10
-            })
-        );
+        assert_eq!(map.copy_to(7, &mut out), Err(OutOfBounds { offset: 7, wanted: 4, len: 10 }));
         assert!(map.copy_vec(usize::MAX, 2).is_err());
     }
 }

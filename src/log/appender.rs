@@ -68,14 +68,7 @@ struct Staged {
 impl Appender {
     pub(crate) fn new(log: Arc<Log>) -> Appender {
         let batch = Vec::with_capacity(log.options.batch_bytes);
-        Appender {
-            log,
-            active: None,
-            batch,
-            staged: None,
-            footer: Vec::new(),
-            footer_written: 0,
-        }
+        Appender { log, active: None, batch, staged: None, footer: Vec::new(), footer_written: 0 }
     }
 
     /// Whether there is an active segment with room for such a record and its footer entry.
@@ -89,8 +82,7 @@ impl Appender {
             + self.batch.len() as u64
             + record_bytes(key_len, value_len)
             + footer_bytes as u64;
-        end <= u64::from(self.log.options.segment_bytes)
-            && self.log.peek_seq().0 - base_seq.0 < SEQ_SPAN_MAX
+        end <= u64::from(self.log.options.segment_bytes) && self.log.peek_seq().0 - base_seq.0 < SEQ_SPAN_MAX
     }
 
     /// Whether such a record is never stored: it would take more than a quarter of a segment.
@@ -104,19 +96,9 @@ impl Appender {
     /// # Panics
     ///
     /// If it does not fit, or another record is staged.
-    pub(crate) fn stage(
-        &mut self,
-        hash: KeyHash,
-        key: &[u8],
-        value: &[u8],
-        expiry: u32,
-        idle: bool,
-    ) {
+    pub(crate) fn stage(&mut self, hash: KeyHash, key: &[u8], value: &[u8], expiry: u32, idle: bool) {
         assert!(self.staged.is_none(), "one record is staged at a time");
-        assert!(
-            self.fits(key.len(), value.len()),
-            "the record does not fit: roll first"
-        );
+        assert!(self.fits(key.len(), value.len()), "the record does not fit: roll first");
         let start = self.batch.len();
         let payload = record::payload_check(key, value, self.place(start));
         let header = RecordHeader {
@@ -133,11 +115,7 @@ impl Appender {
         self.batch.resize(start + header.record_bytes() as usize, 0);
         // So that `accept` need not allocate.
         self.footer.reserve(footer::ENTRY_BYTES);
-        self.staged = Some(Staged {
-            start,
-            hash,
-            header,
-        });
+        self.staged = Some(Staged { start, hash, header });
     }
 
     /// Keeps the staged record, as of `seq`. The caller holds the key's stripe lock, under which
@@ -147,26 +125,15 @@ impl Appender {
     ///
     /// If nothing is staged.
     pub(crate) fn accept(&mut self, seq: Seq) -> Location {
-        let Staged {
-            start,
-            hash,
-            mut header,
-        } = self.staged.take().expect("a staged record");
+        let Staged { start, hash, mut header } = self.staged.take().expect("a staged record");
         header.seq = seq;
         let place = self.place(start);
         self.batch[start..start + record::HEADER_BYTES].copy_from_slice(&header.encode(place));
         let active = self.active.as_mut().expect("stage() found one");
         let location = Location::new(active.segment.id(), active.end + start as u32);
         let len = header.record_bytes() as u32;
-        let entry = FooterEntry {
-            hash,
-            seq,
-            location,
-            len,
-            expiry: header.expiry,
-        };
-        self.footer
-            .extend_from_slice(&entry.encode(active.segment.header.base_seq));
+        let entry = FooterEntry { hash, seq, location, len, expiry: header.expiry };
+        self.footer.extend_from_slice(&entry.encode(active.segment.header.base_seq));
         active.max_seq = active.max_seq.max(seq);
         location
     }
@@ -180,9 +147,7 @@ impl Appender {
 
     /// The bytes of accepted records that are not written yet.
     pub(crate) fn batch_len(&self) -> usize {
-        self.staged
-            .as_ref()
-            .map_or(self.batch.len(), |staged| staged.start)
+        self.staged.as_ref().map_or(self.batch.len(), |staged| staged.start)
     }
 
     pub(crate) fn batch_full(&self) -> bool {
@@ -196,10 +161,7 @@ impl Appender {
     ///
     /// If a record is staged.
     pub(crate) fn write(&mut self) -> Result<(), Error> {
-        assert!(
-            self.staged.is_none(),
-            "accept or abandon the staged record first"
-        );
+        assert!(self.staged.is_none(), "accept or abandon the staged record first");
         let Some(active) = &mut self.active else {
             return Ok(());
         };
@@ -210,10 +172,7 @@ impl Appender {
             Ok(()) => {
                 active.end += self.batch.len() as u32;
                 active.segment.publish(active.end);
-                self.log
-                    .counters
-                    .data_bytes
-                    .fetch_add(self.batch.len() as u64, Relaxed);
+                self.log.counters.data_bytes.fetch_add(self.batch.len() as u64, Relaxed);
                 self.footer_written = self.footer.len();
                 self.empty_batch();
                 Ok(())
@@ -257,21 +216,14 @@ impl Appender {
         let _ = self.seal();
         let (segment, file) = self.log.create_segment()?;
         let end = segment::HEADER_BYTES as u32;
-        self.active = Some(Active {
-            segment,
-            file,
-            end,
-            max_seq: Seq(0),
-        });
+        self.active = Some(Active { segment, file, end, max_seq: Seq(0) });
         Ok(())
     }
 
     /// Writes footer and trailer, and puts the sealed segment in the active one's place. If the
     /// disk refuses, the segment stays readable without them.
     fn finish(&self, active: &Active, footer: &[u8]) -> Result<(), Error> {
-        let segment::SegmentHeader {
-            base_seq, salt, id, ..
-        } = active.segment.header;
+        let segment::SegmentHeader { base_seq, salt, id, .. } = active.segment.header;
         let trailer = Trailer::of(footer, base_seq, active.end, salt);
         let result = write_footer(&*active.file, footer, &trailer, salt);
         let sealed = match &result {
@@ -302,9 +254,7 @@ impl Appender {
             }
         };
         self.log.replace_segment(sealed);
-        result
-            .map(drop)
-            .map_err(|error| self.failed("sealing", id, error))
+        result.map(drop).map_err(|error| self.failed("sealing", id, error))
     }
 
     /// Makes the failed batch dead on disk and gives the segment up.
@@ -314,10 +264,7 @@ impl Appender {
         let active = self.active.as_ref().expect("write() found one");
         let (id, end) = (active.segment.id(), active.end);
         // Cut off, a part of the batch that did reach the file cannot come back.
-        let cut = active
-            .file
-            .set_len(u64::from(end))
-            .and_then(|()| active.file.len());
+        let cut = active.file.set_len(u64::from(end)).and_then(|()| active.file.len());
         let error = self.failed("writing", id, error);
         let dead = match cut {
             Ok(len) if len == u64::from(end) => Ok(()),
@@ -340,12 +287,7 @@ impl Appender {
         place(active.segment.header.salt, active.end + start as u32)
     }
 
-    fn failed(
-        &self,
-        action: &'static str,
-        id: crate::location::SegmentId,
-        error: io::Error,
-    ) -> Error {
+    fn failed(&self, action: &'static str, id: crate::location::SegmentId, error: io::Error) -> Error {
         self.log.counters.write_errors.fetch_add(1, Relaxed);
         failed(action, &self.log.directory.segment(id), error)
     }

@@ -46,11 +46,8 @@ pub(crate) enum Name {
 impl Directory {
     /// Makes the directory if need be, and locks it.
     pub(crate) fn enter(io: Arc<dyn Io>, path: PathBuf) -> Result<Directory, Error> {
-        io.create_dir(&path)
-            .map_err(|error| unusable(&path, error))?;
-        let names = io
-            .list(&path)
-            .map_err(|error| failed("listing", &path, error))?;
+        io.create_dir(&path).map_err(|error| unusable(&path, error))?;
+        let names = io.list(&path).map_err(|error| failed("listing", &path, error))?;
         let lock_path = path.join(LOCK);
         if !names.iter().any(|name| name == LOCK) {
             if !names.is_empty() {
@@ -63,25 +60,13 @@ impl Directory {
                 Ok(_) => {}
             }
         }
-        let lock = io
-            .open(&lock_path, OpenMode::Write)
-            .map_err(|error| unusable(&lock_path, error))?;
-        if !lock
-            .try_lock()
-            .map_err(|error| failed("locking", &lock_path, error))?
-        {
+        let lock = io.open(&lock_path, OpenMode::Write).map_err(|error| unusable(&lock_path, error))?;
+        if !lock.try_lock().map_err(|error| failed("locking", &lock_path, error))? {
             return Err(Error::Locked { dir: path });
         }
         claim(&*io, &path, &*lock)?;
-        let identity = lock
-            .identity()
-            .map_err(|error| failed("looking at", &lock_path, error))?;
-        Ok(Directory {
-            io,
-            path,
-            identity,
-            lock: Mutex::new(Some(lock)),
-        })
+        let identity = lock.identity().map_err(|error| failed("looking at", &lock_path, error))?;
+        Ok(Directory { io, path, identity, lock: Mutex::new(Some(lock)) })
     }
 
     /// Lets another cache have the directory.
@@ -125,19 +110,14 @@ impl Directory {
 
     /// Our files, LOCK and STATE apart, in no order.
     pub(crate) fn names(&self) -> Result<Vec<Name>, Error> {
-        let names = self
-            .io
-            .list(&self.path)
-            .map_err(|error| failed("listing", &self.path, error))?;
+        let names = self.io.list(&self.path).map_err(|error| failed("listing", &self.path, error))?;
         Ok(names.iter().filter_map(|name| parse(name)).collect())
     }
 
     /// Moves a damaged segment out of the log's sight and forgets the oldest ones kept that way.
     pub(crate) fn quarantine(&self, id: SegmentId) -> io::Result<()> {
         let (from, to) = (self.segment(id), self.quarantined(id));
-        self.io
-            .rename(&from, &to)
-            .or_else(|_| self.io.unlink(&from))?;
+        self.io.rename(&from, &to).or_else(|_| self.io.unlink(&from))?;
         let mut kept: Vec<PathBuf> = self
             .io
             .list(&self.path)?
@@ -156,9 +136,7 @@ impl Directory {
 
     /// Makes names created, renamed and removed durable.
     pub(crate) fn sync(&self) -> Result<(), Error> {
-        self.io
-            .sync_dir(&self.path)
-            .map_err(|error| failed("syncing", &self.path, error))
+        self.io.sync_dir(&self.path).map_err(|error| failed("syncing", &self.path, error))
     }
 }
 
@@ -166,25 +144,17 @@ impl Directory {
 /// else: only whoever holds the lock writes its text.
 fn claim(io: &dyn Io, dir: &Path, lock: &dyn IoFile) -> Result<(), Error> {
     let path = dir.join(LOCK);
-    let len = lock
-        .len()
-        .map_err(|error| failed("reading", &path, error))?;
+    let len = lock.len().map_err(|error| failed("reading", &path, error))?;
     let mut text = vec![0; len.min(LOCK_TEXT.len() as u64) as usize];
-    lock.read_exact_at(&mut text, 0)
-        .map_err(|error| failed("reading", &path, error))?;
+    lock.read_exact_at(&mut text, 0).map_err(|error| failed("reading", &path, error))?;
     if len == LOCK_TEXT.len() as u64 && text == LOCK_TEXT {
         return Ok(());
     }
-    let names = io
-        .list(dir)
-        .map_err(|error| failed("listing", dir, error))?;
+    let names = io.list(dir).map_err(|error| failed("listing", dir, error))?;
     if names.len() != 1 || text.len() as u64 != len || !LOCK_TEXT.starts_with(&text) {
-        return Err(Error::NotACache {
-            dir: dir.to_owned(),
-        });
+        return Err(Error::NotACache { dir: dir.to_owned() });
     }
-    lock.write_all_at(LOCK_TEXT, 0)
-        .map_err(|error| failed("writing", &path, error))
+    lock.write_all_at(LOCK_TEXT, 0).map_err(|error| failed("writing", &path, error))
 }
 
 fn parse(name: &str) -> Option<Name> {
@@ -194,12 +164,8 @@ fn parse(name: &str) -> Option<Name> {
         _ => {}
     }
     let number = |digits: &str| {
-        let lower = digits
-            .bytes()
-            .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
-        (digits.len() == 8 && lower)
-            .then(|| u32::from_str_radix(digits, 16).ok())
-            .flatten()
+        let lower = digits.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+        (digits.len() == 8 && lower).then(|| u32::from_str_radix(digits, 16).ok()).flatten()
     };
     if let Some(rest) = name.strip_prefix("inv-") {
         return Some(Name::Journal(number(rest.strip_suffix(".log")?)?));
@@ -216,20 +182,13 @@ fn parse(name: &str) -> Option<Name> {
 /// An error without an errno is a refusal of our own, with a reason to tell.
 fn unusable(path: &Path, error: io::Error) -> Error {
     match error.raw_os_error() {
-        None => Error::Unusable {
-            path: path.to_owned(),
-            reason: error.to_string(),
-        },
+        None => Error::Unusable { path: path.to_owned(), reason: error.to_string() },
         Some(_) => failed("opening", path, error),
     }
 }
 
 pub(crate) fn failed(action: &'static str, path: &Path, source: io::Error) -> Error {
-    Error::Io {
-        action,
-        path: path.to_owned(),
-        source,
-    }
+    Error::Io { action, path: path.to_owned(), source }
 }
 
 #[cfg(test)]
@@ -238,23 +197,12 @@ mod tests {
 
     #[test]
     fn only_our_own_names_parse() {
-        assert_eq!(
-            parse("seg-0000001f.log"),
-            Some(Name::Segment(SegmentId::new(31).unwrap()))
-        );
-        assert_eq!(
-            parse("seg-0000001f.bad"),
-            Some(Name::Quarantined(SegmentId::new(31).unwrap()))
-        );
+        assert_eq!(parse("seg-0000001f.log"), Some(Name::Segment(SegmentId::new(31).unwrap())));
+        assert_eq!(parse("seg-0000001f.bad"), Some(Name::Quarantined(SegmentId::new(31).unwrap())));
         assert_eq!(parse("inv-0000000a.log"), Some(Name::Journal(10)));
-        for name in [
-            "seg-1f.log",
-            "seg-0000001F.log",
-            "seg-+000001f.log",
-            "seg-ffffffff.log",
-            "x",
-            "seg-0000001f",
-        ] {
+        for name in
+            ["seg-1f.log", "seg-0000001F.log", "seg-+000001f.log", "seg-ffffffff.log", "x", "seg-0000001f"]
+        {
             assert_eq!(parse(name), None, "{name}");
         }
     }

@@ -32,9 +32,7 @@ fn hash() -> KeyHash {
 /// The bytes of the example of that name, filled up with zeros to `len`.
 fn documented(name: &str, len: usize) -> Vec<u8> {
     let text = include_str!("../../docs/format.md");
-    let (_, block) = text
-        .split_once(&format!("```hex {name}\n"))
-        .expect("the example");
+    let (_, block) = text.split_once(&format!("```hex {name}\n")).expect("the example");
     let (block, _) = block.split_once("```").expect("the example's end");
     let mut bytes = vec![0; len];
     for line in block.lines() {
@@ -49,10 +47,7 @@ fn documented(name: &str, len: usize) -> Vec<u8> {
 
 /// The text that an example with these bytes has.
 fn dump(bytes: &[u8]) -> String {
-    let lines = bytes
-        .chunks(16)
-        .enumerate()
-        .filter(|(_, line)| line.iter().any(|&b| b != 0));
+    let lines = bytes.chunks(16).enumerate().filter(|(_, line)| line.iter().any(|&b| b != 0));
     lines
         .map(|(index, line)| {
             let bytes: Vec<String> = line.iter().map(|byte| format!("{byte:02x}")).collect();
@@ -63,21 +58,12 @@ fn dump(bytes: &[u8]) -> String {
 
 fn assert_documented(name: &str, encoded: &[u8]) {
     let documented = documented(name, encoded.len());
-    assert!(
-        documented == encoded,
-        "docs/format.md has no or another {name}:\n{}",
-        dump(encoded)
-    );
+    assert!(documented == encoded, "docs/format.md has no or another {name}:\n{}", dump(encoded));
 }
 
 #[test]
 fn segment() {
-    let header = SegmentHeader {
-        id: id(7),
-        epoch: EPOCH,
-        salt: SALT,
-        base_seq: Seq(40),
-    };
+    let header = SegmentHeader { id: id(7), epoch: EPOCH, salt: SALT, base_seq: Seq(40) };
     let place = place(SALT, 64);
     let record = RecordHeader {
         payload: payload_check(b"ember", b"glow", place),
@@ -88,59 +74,29 @@ fn segment() {
         idle: true,
     };
     let location = Location::new(id(7), 64);
-    let entry = FooterEntry {
-        hash: hash(),
-        seq: Seq(42),
-        location,
-        len: 48,
-        expiry: 1_700_000_000,
-    };
+    let entry = FooterEntry { hash: hash(), seq: Seq(42), location, len: 48, expiry: 1_700_000_000 };
     let entries = entry.encode(Seq(40));
     let trailer = Trailer::of(&entries, Seq(40), 112, SALT);
-    let bytes = [
-        &header.encode()[..],
-        &record.encode(place),
-        b"emberglow",
-        &[0; 7],
-        &entries,
-        &trailer.encode(SALT),
-    ]
-    .concat();
+    let bytes =
+        [&header.encode()[..], &record.encode(place), b"emberglow", &[0; 7], &entries, &trailer.encode(SALT)]
+            .concat();
     assert_documented("segment", &bytes);
 
     assert_eq!(SegmentHeader::decode(&array_at(&bytes, 0)), Some(header));
     let decoded = RecordHeader::decode(&array_at::<{ record::HEADER_BYTES }>(&bytes, 64), place);
     assert_eq!(decoded, Some(record));
-    assert_eq!(
-        Trailer::decode(&array_at(&bytes, 136), SALT, 200),
-        Some(trailer)
-    );
-    assert_eq!(
-        trailer.entries(&bytes[112..136], id(7), Seq(40), SALT),
-        Some(vec![entry])
-    );
+    assert_eq!(Trailer::decode(&array_at(&bytes, 136), SALT, 200), Some(trailer));
+    assert_eq!(trailer.entries(&bytes[112..136], id(7), Seq(40), SALT), Some(vec![entry]));
 }
 
 #[test]
 fn journal() {
-    let header = JournalHeader {
-        number: 3,
-        epoch: EPOCH,
-        salt: SALT,
-        first_seq: Seq(41),
-    };
+    let header = JournalHeader { number: 3, epoch: EPOCH, salt: SALT, first_seq: Seq(41) };
     let mut bytes = header.encode().to_vec();
-    let events = [
-        Event::Invalidate(hash()),
-        Event::SegmentDead(id(7)),
-        Event::TailDead(id(8), 4096),
-        Event::Barrier,
-    ];
+    let events =
+        [Event::Invalidate(hash()), Event::SegmentDead(id(7)), Event::TailDead(id(8), 4096), Event::Barrier];
     for (event, seq) in events.into_iter().zip(42..) {
-        let entry = Entry {
-            event,
-            seq: Seq(seq),
-        };
+        let entry = Entry { event, seq: Seq(seq) };
         let place = SALT ^ bytes.len() as u64;
         let encoded = entry.encode(place);
         assert_eq!(Entry::decode(&encoded, place), Some(entry));
@@ -148,32 +104,20 @@ fn journal() {
     }
     assert_documented("journal", &bytes);
     assert_eq!(JournalHeader::decode(&array_at(&bytes, 0)), Some(header));
-    assert_eq!(
-        bytes.len(),
-        journal::HEADER_BYTES + 4 * journal::ENTRY_BYTES
-    );
+    assert_eq!(bytes.len(), journal::HEADER_BYTES + 4 * journal::ENTRY_BYTES);
 }
 
 #[test]
 fn snapshot() {
     let mut slot = [0; snapshot::SLOT_BYTES];
     put(&mut slot, 0, hash().0.to_le_bytes());
-    put(
-        &mut slot,
-        8,
-        (Location::new(id(7), 64).to_bits() | 5 << Location::BITS).to_le_bytes(),
-    );
+    put(&mut slot, 8, (Location::new(id(7), 64).to_bits() | 5 << Location::BITS).to_le_bytes());
     let mut blocks = [0; snapshot::BLOCK_ENTRY_BYTES];
     put(&mut blocks, 0, 88_u64.to_le_bytes());
     put(&mut blocks, 8, 1_u32.to_le_bytes());
     put(&mut blocks, 16, check(&slot, SNAPSHOT_ID).to_le_bytes());
     let blocks_check = check(&blocks, SNAPSHOT_ID);
-    let header = SnapshotHeader {
-        stripe_bits: 0,
-        epoch: EPOCH,
-        id: SNAPSHOT_ID,
-        blocks_check,
-    };
+    let header = SnapshotHeader { stripe_bits: 0, epoch: EPOCH, id: SNAPSHOT_ID, blocks_check };
     let bytes = [&header.encode()[..], &blocks, &slot].concat();
     assert_documented("snapshot", &bytes);
 
@@ -200,10 +144,7 @@ fn state() {
         key_codec: 1,
         value_codec: 2,
         schema_version: 3,
-        anchor: Anchor {
-            cache_ms: 1_700_000_000_000,
-            boot_ms: 5_000,
-        },
+        anchor: Anchor { cache_ms: 1_700_000_000_000, boot_ms: 5_000 },
         next_seq: Seq(46),
         next_segment: 9,
         journals: (3, 4),

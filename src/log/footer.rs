@@ -31,11 +31,7 @@ impl FooterEntry {
         let mut bytes = [0; ENTRY_BYTES];
         put(&mut bytes, 0, self.hash.0.to_le_bytes());
         put(&mut bytes, 8, delta.to_le_bytes());
-        put(
-            &mut bytes,
-            12,
-            (self.location.offset() / RECORD_ALIGN).to_le_bytes(),
-        );
+        put(&mut bytes, 12, (self.location.offset() / RECORD_ALIGN).to_le_bytes());
         put(&mut bytes, 16, self.len.to_le_bytes());
         put(&mut bytes, 20, self.expiry.to_le_bytes());
         bytes
@@ -80,13 +76,7 @@ impl Trailer {
             max_seq = max_seq.max(seq);
         }
         let count = (entries.len() / ENTRY_BYTES) as u32;
-        Trailer {
-            data_end,
-            count,
-            first_seq,
-            max_seq,
-            entries_check: check(entries, salt),
-        }
+        Trailer { data_end, count, first_seq, max_seq, entries_check: check(entries, salt) }
     }
 
     pub(crate) fn encode(&self, salt: u64) -> [u8; TRAILER_BYTES] {
@@ -102,11 +92,7 @@ impl Trailer {
     }
 
     /// `None` if this is not the trailer of the segment with that salt in a file of that length.
-    pub(crate) fn decode(
-        bytes: &[u8; TRAILER_BYTES],
-        salt: u64,
-        file_bytes: u64,
-    ) -> Option<Trailer> {
+    pub(crate) fn decode(bytes: &[u8; TRAILER_BYTES], salt: u64, file_bytes: u64) -> Option<Trailer> {
         let trailer = Trailer {
             data_end: u32_at(bytes, 8),
             count: u32_at(bytes, 12),
@@ -186,13 +172,7 @@ mod tests {
     fn an_entry_outside_the_data_is_rejected_however_well_it_is_signed() {
         let id = SegmentId::new(3).unwrap();
         let location = Location::new(id, 144);
-        let entry = FooterEntry {
-            hash: KeyHash(1),
-            seq: Seq(1),
-            location,
-            len: 48,
-            expiry: 0,
-        };
+        let entry = FooterEntry { hash: KeyHash(1), seq: Seq(1), location, len: 48, expiry: 0 };
         let bytes = entry.encode(Seq(1));
         let trailer = Trailer::of(&bytes, Seq(1), 160, 77);
         assert_eq!(trailer.entries(&bytes, id, Seq(1), 77), None);

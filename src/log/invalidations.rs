@@ -41,8 +41,7 @@ impl Invalidations {
     }
 
     pub(crate) fn finish(&mut self) {
-        self.hashes
-            .sort_unstable_by(|a, b| a.0.cmp(&b.0).then(b.1.cmp(&a.1)));
+        self.hashes.sort_unstable_by(|a, b| a.0.cmp(&b.0).then(b.1.cmp(&a.1)));
         self.hashes.dedup_by_key(|(hash, _)| *hash);
         self.hashes.shrink_to_fit();
     }
@@ -58,17 +57,11 @@ impl Invalidations {
         seq > self.barrier
             && seq > self.invalidated(entry)
             && !self.is_dead(id)
-            && self
-                .dead_tails
-                .get(&id)
-                .is_none_or(|&tail| entry.location.offset() < tail)
+            && self.dead_tails.get(&id).is_none_or(|&tail| entry.location.offset() < tail)
     }
 
     fn invalidated(&self, entry: &FooterEntry) -> Option<Seq> {
-        let at = self
-            .hashes
-            .binary_search_by_key(&entry.hash.0, |(hash, _)| *hash)
-            .ok()?;
+        let at = self.hashes.binary_search_by_key(&entry.hash.0, |(hash, _)| *hash).ok()?;
         Some(self.hashes[at].1)
     }
 }

@@ -7,9 +7,7 @@ use parking_lot::Mutex;
 use super::{
     directory::Directory,
     invalidations::Invalidations,
-    layout::{
-        JOURNAL_MAGIC, JOURNAL_VERSION, is_checked, is_zero, put, put_check, u16_at, u32_at, u64_at,
-    },
+    layout::{JOURNAL_MAGIC, JOURNAL_VERSION, is_checked, is_zero, put, put_check, u16_at, u32_at, u64_at},
     state::{State, StateFile},
 };
 use crate::{
@@ -77,10 +75,7 @@ impl Entry {
             4 => Event::TailDead(id()?, u32_at(bytes, 20)),
             _ => return None,
         };
-        Some(Entry {
-            event,
-            seq: Seq(u64_at(bytes, 8)),
-        })
+        Some(Entry { event, seq: Seq(u64_at(bytes, 8)) })
     }
 }
 
@@ -108,9 +103,8 @@ impl JournalHeader {
     }
 
     pub(crate) fn decode(bytes: &[u8; HEADER_BYTES]) -> Option<JournalHeader> {
-        let known = bytes[..8] == JOURNAL_MAGIC
-            && u16_at(bytes, 8) == JOURNAL_VERSION
-            && is_checked(bytes, 0);
+        let known =
+            bytes[..8] == JOURNAL_MAGIC && u16_at(bytes, 8) == JOURNAL_VERSION && is_checked(bytes, 0);
         known.then_some(JournalHeader {
             number: u32_at(bytes, 12),
             epoch: u64_at(bytes, 16),
@@ -155,14 +149,7 @@ impl Journal {
         files: VecDeque<(u32, Seq)>,
         next_number: u32,
     ) -> Journal {
-        Journal {
-            directory,
-            epoch,
-            current: None,
-            files,
-            next_number,
-            first_own: next_number,
-        }
+        Journal { directory, epoch, current: None, files, next_number, first_own: next_number }
     }
 
     /// Appends an entry: one write. `next_seq` must be above every seq drawn so far. Returns the
@@ -174,20 +161,14 @@ impl Journal {
         state: &Mutex<StateFile>,
     ) -> io::Result<usize> {
         let mut written = ENTRY_BYTES;
-        if self
-            .current
-            .as_ref()
-            .is_none_or(|current| current.end == FILE_BYTES)
-        {
+        if self.current.as_ref().is_none_or(|current| current.end == FILE_BYTES) {
             self.current = None;
             self.current = Some(self.create(next_seq, state)?);
             written += HEADER_BYTES;
         }
         let current = self.current.as_mut().expect("made above");
         let offset = current.end as u64;
-        current
-            .file
-            .write_all_at(&entry.encode(current.salt ^ offset), offset)?;
+        current.file.write_all_at(&entry.encode(current.salt ^ offset), offset)?;
         current.end += ENTRY_BYTES;
         Ok(written)
     }
@@ -203,22 +184,13 @@ impl Journal {
         let file = self.directory.io.open(&path, OpenMode::CreateNew)?;
         file.allocate(FILE_BYTES as u64)?;
         let salt = getrandom::u64().map_err(io::Error::other)?;
-        let header = JournalHeader {
-            number,
-            epoch: self.epoch,
-            salt,
-            first_seq,
-        };
+        let header = JournalHeader { number, epoch: self.epoch, salt, first_seq };
         file.write_all_at(&header.encode(), 0)?;
         let start = self.files.front().map_or(number, |&(first, _)| first);
         self.name_range(start, number + 1, state)?;
         self.files.push_back((number, first_seq));
         self.next_number += 1;
-        Ok(Current {
-            file,
-            salt,
-            end: HEADER_BYTES,
-        })
+        Ok(Current { file, salt, end: HEADER_BYTES })
     }
 
     /// Deletes the files whose every entry is older than every record there is (R5).
@@ -237,15 +209,8 @@ impl Journal {
 
     /// Makes this run's files outlive the machine.
     pub(crate) fn sync(&self) -> io::Result<()> {
-        for &(number, _) in self
-            .files
-            .iter()
-            .filter(|(number, _)| *number >= self.first_own)
-        {
-            self.directory
-                .io
-                .open(&self.directory.journal(number), OpenMode::Read)?
-                .sync()?;
+        for &(number, _) in self.files.iter().filter(|(number, _)| *number >= self.first_own) {
+            self.directory.io.open(&self.directory.journal(number), OpenMode::Read)?.sync()?;
         }
         Ok(())
     }
@@ -257,10 +222,7 @@ impl Journal {
 
     fn name_range(&self, start: u32, end: u32, state: &Mutex<StateFile>) -> io::Result<()> {
         let mut file = state.lock();
-        let state = State {
-            journals: (start, end),
-            ..file.state
-        };
+        let state = State { journals: (start, end), ..file.state };
         file.write(state)
     }
 }
@@ -304,20 +266,12 @@ pub(crate) fn read(directory: &Directory, state: &State) -> Option<Invalidations
     Some(invalidations)
 }
 
-fn open(
-    directory: &Directory,
-    number: u32,
-    epoch: u64,
-) -> Option<(Arc<dyn IoFile>, JournalHeader)> {
-    let file = directory
-        .io
-        .open(&directory.journal(number), OpenMode::Read)
-        .ok()?;
+fn open(directory: &Directory, number: u32, epoch: u64) -> Option<(Arc<dyn IoFile>, JournalHeader)> {
+    let file = directory.io.open(&directory.journal(number), OpenMode::Read).ok()?;
     let mut bytes = [0; HEADER_BYTES];
     file.read_exact_at(&mut bytes, 0).ok()?;
     let header = JournalHeader::decode(&bytes)?;
-    let ours =
-        header.number == number && header.epoch == epoch && file.len().ok()? == FILE_BYTES as u64;
+    let ours = header.number == number && header.epoch == epoch && file.len().ok()? == FILE_BYTES as u64;
     ours.then_some((file, header))
 }
 
@@ -345,12 +299,7 @@ mod tests {
                 assert_eq!(Entry::decode(&flipped, 77), None, "bit {bit}");
             }
         }
-        let header = JournalHeader {
-            number: 1,
-            epoch: 2,
-            salt: 3,
-            first_seq: Seq(4),
-        };
+        let header = JournalHeader { number: 1, epoch: 2, salt: 3, first_seq: Seq(4) };
         let bytes = header.encode();
         assert_eq!(JournalHeader::decode(&bytes), Some(header));
         for bit in 0..HEADER_BYTES * 8 {

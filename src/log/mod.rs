@@ -42,8 +42,8 @@ use parking_lot::{Mutex, RwLock};
 
 pub(crate) use self::{
     appender::Appender,
-    footer::FooterEntry,
     counters::LogCounters,
+    footer::FooterEntry,
     recover::{RecoveryReport, Start},
     segment::{Read, Record, Segment},
     snapshot::SnapshotReader,
@@ -249,11 +249,7 @@ impl Log {
     /// `Err` while an invalidation is recorded nowhere; tries each time to make up for it.
     #[inline]
     pub(crate) fn ensure_durable(&self) -> Result<(), Error> {
-        if self.latch.load(Relaxed) == TAINTED {
-            self.poison()
-        } else {
-            Ok(())
-        }
+        if self.latch.load(Relaxed) == TAINTED { self.poison() } else { Ok(()) }
     }
 
     /// The oldest segment that is not being appended to.
@@ -264,11 +260,7 @@ impl Log {
     /// The segments that a barrier has killed as a whole.
     pub(crate) fn segments_below(&self, barrier: Seq) -> Vec<Arc<Segment>> {
         let table = self.table.read();
-        table
-            .sealed()
-            .filter(|segment| segment.max_seq < barrier)
-            .cloned()
-            .collect()
+        table.sealed().filter(|segment| segment.max_seq < barrier).cloned().collect()
     }
 
     /// Removes a segment that is dead on disk (R6). Readers that hold it keep its bytes.
@@ -282,11 +274,7 @@ impl Log {
         let begun = self.peek_seq();
         let file = SnapshotFile::create(&self.directory, self.epoch, stripe_bits)
             .map_err(|error| self.snapshot_failed(error))?;
-        Ok(SnapshotWriter {
-            log: self,
-            file,
-            begun,
-        })
+        Ok(SnapshotWriter { log: self, file, begun })
     }
 
     /// Lets the next start believe this directory, and another cache open it. Nothing may be
@@ -304,16 +292,10 @@ impl Log {
         }
         let path = self.directory.state();
         self.sync_segments()?;
-        self.journal
-            .lock()
-            .sync()
-            .map_err(|error| failed("syncing the journal in", &path, error))?;
+        self.journal.lock().sync().map_err(|error| failed("syncing the journal in", &path, error))?;
         self.directory.sync()?;
         // An event since the snapshot was begun is not in it.
-        let fresh = self
-            .snapshot
-            .lock()
-            .filter(|&(_, begun)| begun == self.peek_seq());
+        let fresh = self.snapshot.lock().filter(|&(_, begun)| begun == self.peek_seq());
         let mut file = self.state.lock();
         let state = State {
             clean: true,
@@ -323,25 +305,17 @@ impl Log {
             snapshot_id: fresh.map_or(0, |(id, _)| id),
             ..file.state
         };
-        file.write(state)
-            .and_then(|()| file.sync())
-            .map_err(|error| failed("writing", &path, error))?;
-        self.counters
-            .state_bytes
-            .fetch_add(state::SLOT_BYTES as u64, Relaxed);
+        file.write(state).and_then(|()| file.sync()).map_err(|error| failed("writing", &path, error))?;
+        self.counters.state_bytes.fetch_add(state::SLOT_BYTES as u64, Relaxed);
         Ok(())
     }
 
     fn sync_segments(&self) -> Result<(), Error> {
         let segments: Vec<_> = self.table.read().all().cloned().collect();
-        for segment in segments
-            .iter()
-            .filter(|segment| !segment.synced.load(Relaxed))
-        {
+        for segment in segments.iter().filter(|segment| !segment.synced.load(Relaxed)) {
             let path = self.directory.segment(segment.id());
             let file = self.io.open(&path, OpenMode::Read);
-            file.and_then(|file| file.sync())
-                .map_err(|error| failed("syncing", &path, error))?;
+            file.and_then(|file| file.sync()).map_err(|error| failed("syncing", &path, error))?;
             segment.synced.store(true, Relaxed);
         }
         Ok(())
@@ -365,9 +339,7 @@ impl Log {
     fn record(&self, event: Event) -> Result<Seq, Error> {
         self.ensure_durable()?;
         let seq = self.next_seq();
-        if self.options.durability == Durability::Clean
-            || self.latch.load(Relaxed) == COLD_NEXT_START
-        {
+        if self.options.durability == Durability::Clean || self.latch.load(Relaxed) == COLD_NEXT_START {
             return Ok(seq);
         }
         let appended = {
@@ -378,9 +350,7 @@ impl Log {
         };
         match appended {
             Ok(written) => {
-                self.counters
-                    .journal_bytes
-                    .fetch_add(written as u64, Relaxed);
+                self.counters.journal_bytes.fetch_add(written as u64, Relaxed);
                 self.counters.journal_records.fetch_add(1, Relaxed);
             }
             Err(error) => {
@@ -401,13 +371,7 @@ impl Log {
         }
         let (latch, result) = match state.poison() {
             Ok(()) => (COLD_NEXT_START, Ok(())),
-            Err(source) => (
-                TAINTED,
-                Err(Error::NotDurable {
-                    dir: self.directory.path.clone(),
-                    source,
-                }),
-            ),
+            Err(source) => (TAINTED, Err(Error::NotDurable { dir: self.directory.path.clone(), source })),
         };
         self.latch.store(latch, Relaxed);
         result
@@ -418,9 +382,7 @@ impl Log {
         let (id, base_seq) = {
             let mut table = self.table.write();
             let Some(id) = SegmentId::new(table.next_id) else {
-                return Err(Error::Unsupported {
-                    what: "more than 2^30 segments in a directory",
-                });
+                return Err(Error::Unsupported { what: "more than 2^30 segments in a directory" });
             };
             table.next_id += 1;
             // Under the lock: `trim_journal` sees the bound before a record can need it.
@@ -452,22 +414,13 @@ impl Log {
         id: SegmentId,
         base_seq: Seq,
     ) -> io::Result<(Arc<Segment>, Arc<dyn IoFile>)> {
-        let file = self
-            .io
-            .open(&self.directory.segment(id), OpenMode::CreateNew)?;
+        let file = self.io.open(&self.directory.segment(id), OpenMode::CreateNew)?;
         let file_bytes = u64::from(self.options.segment_bytes);
         file.allocate(file_bytes)?;
         let salt = getrandom::u64().map_err(io::Error::other)?;
-        let header = SegmentHeader {
-            id,
-            epoch: self.epoch,
-            salt,
-            base_seq,
-        };
+        let header = SegmentHeader { id, epoch: self.epoch, salt, base_seq };
         file.write_all_at(&header.encode(), 0)?;
-        self.counters
-            .data_bytes
-            .fetch_add(segment::HEADER_BYTES as u64, Relaxed);
+        self.counters.data_bytes.fetch_add(segment::HEADER_BYTES as u64, Relaxed);
         let segment = Segment::active(header, Arc::clone(&file), file_bytes, self.hash_seed);
         Ok((Arc::new(segment), file))
     }
@@ -498,11 +451,7 @@ impl Log {
             return;
         }
         let mut journal = self.journal.lock();
-        let min_base_seq = self
-            .table
-            .read()
-            .min_base_seq()
-            .unwrap_or_else(|| self.peek_seq());
+        let min_base_seq = self.table.read().min_base_seq().unwrap_or_else(|| self.peek_seq());
         if let Err(error) = journal.trim(min_base_seq, &self.state) {
             // Files too many are a matter of space, not of truth.
             self.counters.write_errors.fetch_add(1, Relaxed);
@@ -527,27 +476,15 @@ pub(crate) struct SnapshotWriter<'a> {
 impl SnapshotWriter<'_> {
     /// Appends the next stripe's slots.
     pub(crate) fn block(&mut self, slots: &[(KeyHash, u64)]) -> Result<(), Error> {
-        let written = self
-            .file
-            .block(slots)
-            .map_err(|error| self.log.snapshot_failed(error))?;
-        self.log
-            .counters
-            .snapshot_bytes
-            .fetch_add(written as u64, Relaxed);
+        let written = self.file.block(slots).map_err(|error| self.log.snapshot_failed(error))?;
+        self.log.counters.snapshot_bytes.fetch_add(written as u64, Relaxed);
         Ok(())
     }
 
     /// Puts the snapshot in place; it counts from `Log::close` on, if nothing happens in between.
     pub(crate) fn finish(self) -> Result<(), Error> {
-        let (id, written) = self
-            .file
-            .finish()
-            .map_err(|error| self.log.snapshot_failed(error))?;
-        self.log
-            .counters
-            .snapshot_bytes
-            .fetch_add(written as u64, Relaxed);
+        let (id, written) = self.file.finish().map_err(|error| self.log.snapshot_failed(error))?;
+        self.log.counters.snapshot_bytes.fetch_add(written as u64, Relaxed);
         *self.log.snapshot.lock() = Some((id, self.begun));
         Ok(())
     }

@@ -90,14 +90,7 @@ mod tests {
 
     fn header() -> RecordHeader {
         let payload = payload_check(b"key", b"value", 77);
-        RecordHeader {
-            payload,
-            seq: Seq(u64::MAX),
-            value_len: 5,
-            expiry: 9,
-            key_len: 3,
-            idle: true,
-        }
+        RecordHeader { payload, seq: Seq(u64::MAX), value_len: 5, expiry: 9, key_len: 3, idle: true }
     }
 
     #[test]

@@ -76,17 +76,11 @@ impl Log {
     /// that another cache, or a later attempt, would miss.
     pub(crate) fn open(io: Arc<dyn Io>, options: LogOptions) -> Result<Opened, Error> {
         if options.durability == Durability::PowerLoss {
-            return Err(Error::Unsupported {
-                what: "Durability::PowerLoss",
-            });
+            return Err(Error::Unsupported { what: "Durability::PowerLoss" });
         }
         let directory = Arc::new(Directory::enter(Arc::clone(&io), options.dir.clone())?);
         let found = StateFile::load(&directory)?;
-        let opening = Opening {
-            io,
-            options,
-            directory,
-        };
+        let opening = Opening { io, options, directory };
         match opening.judge(found)? {
             Ok(warm) => opening.warm(warm),
             Err(reason) => opening.cold(found, reason),
@@ -119,16 +113,8 @@ impl Log {
                 && !self.has_expired(entry)
         };
         let segments: Vec<_> = self.table.read().all().rev().cloned().collect();
-        for segment in segments
-            .iter()
-            .filter(|segment| segment.id().get() < self.past.first_own)
-        {
-            for entry in self
-                .entries_for_good(segment)
-                .iter()
-                .rev()
-                .filter(|entry| alive(entry))
-            {
+        for segment in segments.iter().filter(|segment| segment.id().get() < self.past.first_own) {
+            for entry in self.entries_for_good(segment).iter().rev().filter(|entry| alive(entry)) {
                 found(entry.hash, entry.location);
             }
         }
@@ -143,9 +129,7 @@ impl Log {
                 self.counters.damaged.fetch_add(1, Relaxed);
                 let end = entries
                     .last()
-                    .map_or(segment::HEADER_BYTES as u32, |entry| {
-                        entry.location.offset() + entry.len
-                    });
+                    .map_or(segment::HEADER_BYTES as u32, |entry| entry.location.offset() + entry.len);
                 (entries, Event::TailDead(segment.id(), end))
             }
             Err(_) => {
@@ -160,16 +144,12 @@ impl Log {
 
     fn has_expired(&self, entry: &FooterEntry) -> bool {
         entry.expiry != 0
-            && (entry.expiry <= self.clock.now_s()
-                || self.clock_went_back(entry.location, entry.expiry))
+            && (entry.expiry <= self.clock.now_s() || self.clock_went_back(entry.location, entry.expiry))
     }
 
     /// Leaves every record of earlier runs out of the index, for this run and all later ones.
     fn give_up_past(&self, why: &str) {
-        tracing::warn!(
-            why,
-            "entries from before are given up; the next start will be cold"
-        );
+        tracing::warn!(why, "entries from before are given up; the next start will be cold");
         // If it fails, `ensure_durable` stands in every later change's way.
         let _ = self.poison();
     }
@@ -192,12 +172,7 @@ impl Opening {
         if let Some((what, found, expected)) = self.mismatch(&state) {
             let dir = self.directory.path.clone();
             return match self.options.on_mismatch {
-                OnMismatch::Refuse => Err(Error::Mismatch {
-                    dir,
-                    what,
-                    found,
-                    expected,
-                }),
+                OnMismatch::Refuse => Err(Error::Mismatch { dir, what, found, expected }),
                 OnMismatch::ColdStart => Ok(Err(Start::Mismatch)),
             };
         }
@@ -215,12 +190,7 @@ impl Opening {
             None
         };
         if snapshot.is_some() {
-            return Ok(Ok(Warm {
-                state,
-                snapshot,
-                invalidations: None,
-                journals,
-            }));
+            return Ok(Ok(Warm { state, snapshot, invalidations: None, journals }));
         }
         if !survived || !journaled {
             return Ok(Err(Start::Unclean));
@@ -228,12 +198,7 @@ impl Opening {
         let Some(invalidations) = journal::read(&self.directory, &state) else {
             return Ok(Err(Start::Journal));
         };
-        Ok(Ok(Warm {
-            state,
-            snapshot,
-            invalidations: Some(invalidations),
-            journals,
-        }))
+        Ok(Ok(Warm { state, snapshot, invalidations: Some(invalidations), journals }))
     }
 
     fn mismatch(&self, state: &State) -> Option<(&'static str, u32, u32)> {
@@ -241,11 +206,7 @@ impl Opening {
         [
             ("key codec", state.key_codec, options.key_codec),
             ("value codec", state.value_codec, options.value_codec),
-            (
-                "schema version",
-                state.schema_version,
-                options.schema_version,
-            ),
+            ("schema version", state.schema_version, options.schema_version),
         ]
         .into_iter()
         .find(|(_, found, expected)| found != expected)
@@ -267,15 +228,10 @@ impl Opening {
         let names = self.directory.names()?;
         let clock = Clock::new(Arc::clone(&self.io));
         let next_segment = next_segment(&names, 0);
-        let next_journal = names
-            .iter()
-            .filter_map(journal_number)
-            .max()
-            .map_or(0, |n| n + 1);
+        let next_journal = names.iter().filter_map(journal_number).max().map_or(0, |n| n + 1);
         let random = || {
             let path = &self.directory.path;
-            getrandom::u64()
-                .map_err(|error| failed("drawing randomness for", path, io::Error::other(error)))
+            getrandom::u64().map_err(|error| failed("drawing randomness for", path, io::Error::other(error)))
         };
         let state = State {
             generation: found.map_or(0, |state| state.generation),
@@ -288,10 +244,7 @@ impl Opening {
             ..self.begun(&clock)
         };
         let begun = StateFile::begin(&self.directory, state)?;
-        for name in names
-            .iter()
-            .filter(|name| !matches!(name, Name::Quarantined(_)))
-        {
+        for name in names.iter().filter(|name| !matches!(name, Name::Quarantined(_))) {
             // A file that stays has an epoch that nobody believes any more.
             let _ = self.io.unlink(&self.directory.path_of(*name));
         }
@@ -304,30 +257,15 @@ impl Opening {
         };
         let recovered = Recovered::default();
         let journals = VecDeque::new();
-        let log = self.log(
-            clock: Arc::new(clock),
-            begun,
-            past,
-            journals,
-            recovered,
-            next_segment,
-            Seq(1),
-        );
+        let log = self.log(clock, begun, past, journals, recovered, next_segment, Seq(1));
         Ok(opened(log, Source::Cold, reason))
     }
 
     /// Goes on from what is there.
     fn warm(self, warm: Warm) -> Result<Opened, Error> {
-        let Warm {
-            state: found,
-            snapshot,
-            invalidations,
-            journals,
-        } = warm;
+        let Warm { state: found, snapshot, invalidations, journals } = warm;
         let names = self.directory.names()?;
-        let named = invalidations
-            .as_ref()
-            .and_then(|invalidations| invalidations.max_segment);
+        let named = invalidations.as_ref().and_then(|invalidations| invalidations.max_segment);
         let known = found.next_segment.max(named.map_or(0, |id| id.get() + 1));
         let next_segment = next_segment(&names, known);
         let (clock, trusted) = if self.is_this_boot(&found) {
@@ -335,11 +273,7 @@ impl Opening {
         } else {
             Clock::not_before(Arc::clone(&self.io), found.anchor.cache_ms)
         };
-        let expiring_dead_below = if trusted {
-            found.expiring_dead_below
-        } else {
-            next_segment
-        };
+        let expiring_dead_below = if trusted { found.expiring_dead_below } else { next_segment };
         let state = State {
             generation: found.generation,
             epoch: found.epoch,
@@ -354,13 +288,9 @@ impl Opening {
         let recovered = self.segments(&names, &found, invalidations.as_ref());
         self.delete_leftovers(&names, &found);
 
-        let in_journal = invalidations
-            .as_ref()
-            .and_then(|invalidations| invalidations.max_seq);
+        let in_journal = invalidations.as_ref().and_then(|invalidations| invalidations.max_seq);
         let max_seq = recovered.max_seq.max(in_journal);
-        let next_seq = found
-            .next_seq
-            .max(max_seq.map_or(Seq(0), |seq| Seq(seq.0 + 1)));
+        let next_seq = found.next_seq.max(max_seq.map_or(Seq(0), |seq| Seq(seq.0 + 1)));
         let journaled = found.durability != Durability::Clean;
         let past = Past {
             first_own: next_segment,
@@ -372,15 +302,7 @@ impl Opening {
             },
             barrier: AtomicU64::new(0),
         };
-        let log = self.log(
-            clock: Arc::new(clock),
-            begun,
-            past,
-            journals,
-            recovered,
-            next_segment,
-            next_seq,
-        );
+        let log = self.log(clock, begun, past, journals, recovered, next_segment, next_seq);
         Ok(match snapshot {
             Some(reader) => opened(log, Source::Snapshot(reader), Start::Snapshot),
             None => opened(log, Source::Entries, Start::Entries),
@@ -410,10 +332,7 @@ impl Opening {
         }
     }
 
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "the parts of one struct, put together here only"
-    )]
+    #[expect(clippy::too_many_arguments, reason = "the parts of one struct, put together here only")]
     fn log(
         self,
         clock: Clock,
@@ -424,17 +343,10 @@ impl Opening {
         next_segment: u32,
         next_seq: Seq,
     ) -> Log {
-        let State {
-            epoch,
-            hash_seed,
-            journals: (_, next_journal),
-            ..
-        } = begun.state;
+        let State { epoch, hash_seed, journals: (_, next_journal), .. } = begun.state;
         let journal = Journal::new(Arc::clone(&self.directory), epoch, journals, next_journal);
         let counters = LogCounters::default();
-        counters
-            .segments_quarantined
-            .store(recovered.quarantined, Relaxed);
+        counters.segments_quarantined.store(recovered.quarantined, Relaxed);
         let log = Log {
             io: self.io,
             options: self.options,
@@ -459,31 +371,16 @@ impl Opening {
     }
 
     /// Takes in the segment files, oldest first.
-    fn segments(
-        &self,
-        names: &[Name],
-        state: &State,
-        invalidations: Option<&Invalidations>,
-    ) -> Recovered {
+    fn segments(&self, names: &[Name], state: &State, invalidations: Option<&Invalidations>) -> Recovered {
         let mut ids: Vec<SegmentId> = names
             .iter()
-            .filter_map(|name| {
-                if let Name::Segment(id) = name {
-                    Some(*id)
-                } else {
-                    None
-                }
-            })
+            .filter_map(|name| if let Name::Segment(id) = name { Some(*id) } else { None })
             .collect();
         ids.sort_unstable();
         let mut recovered = Recovered::default();
         for id in ids {
             let dead = invalidations.is_some_and(|invalidations| invalidations.is_dead(id));
-            match if dead {
-                Ok(Found::Nothing)
-            } else {
-                self.segment(id, state)
-            } {
+            match if dead { Ok(Found::Nothing) } else { self.segment(id, state) } {
                 Ok(Found::Live(segment)) => {
                     if segment.trailer.is_none() {
                         recovered.events.push(Event::TailDead(id, segment.end()));
@@ -513,21 +410,13 @@ impl Opening {
         let file = self.io.open(&path, OpenMode::Write)?;
         let file_bytes = file.len()?;
         if file_bytes < segment::HEADER_BYTES as u64 {
-            return Ok(if file_bytes == 0 {
-                Found::Nothing
-            } else {
-                Found::Damaged
-            });
+            return Ok(if file_bytes == 0 { Found::Nothing } else { Found::Damaged });
         }
         let mut bytes = [0; segment::HEADER_BYTES];
         file.read_exact_at(&mut bytes, 0)?;
         let Some(header) = SegmentHeader::decode(&bytes) else {
             // Created, and nothing written to it yet.
-            return Ok(if is_zero(&bytes) {
-                Found::Nothing
-            } else {
-                Found::Damaged
-            });
+            return Ok(if is_zero(&bytes) { Found::Nothing } else { Found::Damaged });
         };
         if header.epoch != state.epoch {
             return Ok(Found::Nothing);
@@ -541,12 +430,7 @@ impl Opening {
         let mode = self.options.read_mode;
         if let Some(trailer) = read_trailer(&*file, &header, file_bytes)? {
             let bytes = readable(&file, file_bytes, mode);
-            return Ok(Found::Live(finished(
-                bytes,
-                trailer.data_end,
-                Ok(trailer),
-                file_bytes,
-            )));
+            return Ok(Found::Live(finished(bytes, trailer.data_end, Ok(trailer), file_bytes)));
         }
         // Without a trailer it is the segment that the last run was filling, or a damaged one. It is
         // sealed where its whole records end, so that the next start sees the same.
@@ -556,22 +440,12 @@ impl Opening {
         let Some(max_seq) = entries.iter().map(|entry| entry.seq).max() else {
             return Ok(Found::Nothing);
         };
-        let footer: Vec<u8> = entries
-            .iter()
-            .flat_map(|entry| entry.encode(header.base_seq))
-            .collect();
+        let footer: Vec<u8> = entries.iter().flat_map(|entry| entry.encode(header.base_seq)).collect();
         let trailer = Trailer::of(&footer, header.base_seq, end, header.salt);
-        Ok(Found::Live(
-            match write_footer(&*file, &footer, &trailer, header.salt) {
-                Ok(file_bytes) => finished(
-                    readable(&file, file_bytes, mode),
-                    end,
-                    Ok(trailer),
-                    file_bytes,
-                ),
-                Err(_) => finished(bytes, end, Err(max_seq), file_bytes),
-            },
-        ))
+        Ok(Found::Live(match write_footer(&*file, &footer, &trailer, header.salt) {
+            Ok(file_bytes) => finished(readable(&file, file_bytes, mode), end, Ok(trailer), file_bytes),
+            Err(_) => finished(bytes, end, Err(max_seq), file_bytes),
+        }))
     }
 
     /// Deletes our files that no state names.
@@ -621,8 +495,7 @@ fn read_trailer(
     file.read_exact_at(&mut bytes, at)?;
     let trailer = Trailer::decode(&bytes, header.salt, file_bytes);
     // However well signed, a seq out of reach would end the counter.
-    Ok(trailer
-        .filter(|trailer| trailer.max_seq.0.wrapping_sub(header.base_seq.0) <= u64::from(u32::MAX)))
+    Ok(trailer.filter(|trailer| trailer.max_seq.0.wrapping_sub(header.base_seq.0) <= u64::from(u32::MAX)))
 }
 
 fn next_segment(names: &[Name], known: u32) -> u32 {
@@ -634,11 +507,7 @@ fn next_segment(names: &[Name], known: u32) -> u32 {
 }
 
 fn journal_number(name: &Name) -> Option<u32> {
-    if let Name::Journal(number) = name {
-        Some(*number)
-    } else {
-        None
-    }
+    if let Name::Journal(number) = name { Some(*number) } else { None }
 }
 
 fn opened(log: Log, source: Source, start: Start) -> Opened {
@@ -648,10 +517,5 @@ fn opened(log: Log, source: Source, start: Start) -> Opened {
         quarantined: log.counters.segments_quarantined.load(Relaxed),
     };
     let log = Arc::new(log);
-    Opened {
-        appender: Appender::new(Arc::clone(&log)),
-        log,
-        source,
-        report,
-    }
+    Opened { appender: Appender::new(Arc::clone(&log)), log, source, report }
 }

@@ -20,12 +20,7 @@ pub(crate) fn scan(
     limit: u32,
     hash_seed: u64,
 ) -> io::Result<(Vec<FooterEntry>, u32)> {
-    let mut window = Window {
-        bytes,
-        limit,
-        start: 0,
-        content: Vec::new(),
-    };
+    let mut window = Window { bytes, limit, start: 0, content: Vec::new() };
     let mut entries = Vec::new();
     let mut offset = segment::HEADER_BYTES as u32;
     while let Some((entry, end)) = next(&mut window, header, offset, hash_seed)? {
@@ -48,9 +43,7 @@ fn next(
     let Some(head) = window.get(offset, record::HEADER_BYTES as u64)? else {
         return Ok(None);
     };
-    let head = head
-        .try_into()
-        .expect("the window returns the length asked for");
+    let head = head.try_into().expect("the window returns the length asked for");
     let Some(header) = RecordHeader::decode(head, place) else {
         return Ok(None);
     };

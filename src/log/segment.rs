@@ -46,9 +46,8 @@ impl SegmentHeader {
     }
 
     pub(crate) fn decode(bytes: &[u8; HEADER_BYTES]) -> Option<SegmentHeader> {
-        let known = bytes[..8] == SEGMENT_MAGIC
-            && u16_at(bytes, 8) == SEGMENT_VERSION
-            && is_checked(bytes, 0);
+        let known =
+            bytes[..8] == SEGMENT_MAGIC && u16_at(bytes, 8) == SEGMENT_VERSION && is_checked(bytes, 0);
         known.then_some(SegmentHeader {
             id: SegmentId::new(u32_at(bytes, 12))?,
             epoch: u64_at(bytes, 16),
@@ -174,21 +173,13 @@ impl Segment {
         hash_seed: u64,
     ) -> Segment {
         Segment {
-            max_seq: footer
-                .as_ref()
-                .map_or_else(|&max_seq| max_seq, |trailer| trailer.max_seq),
+            max_seq: footer.as_ref().map_or_else(|&max_seq| max_seq, |trailer| trailer.max_seq),
             trailer: footer.ok(),
             ..Segment::new(header, bytes, end, file_bytes, hash_seed)
         }
     }
 
-    fn new(
-        header: SegmentHeader,
-        bytes: Bytes,
-        end: u32,
-        file_bytes: u64,
-        hash_seed: u64,
-    ) -> Segment {
+    fn new(header: SegmentHeader, bytes: Bytes, end: u32, file_bytes: u64, hash_seed: u64) -> Segment {
         Segment {
             header,
             bytes,
@@ -244,17 +235,11 @@ impl Segment {
         if usize::from(header.key_len) != key.len() || found != key {
             return Read::OtherKey;
         }
-        let value = self
-            .bytes
-            .read_vec(offset + wanted as u32, header.value_len as usize);
+        let value = self.bytes.read_vec(offset + wanted as u32, header.value_len as usize);
         match value {
             Err(error) => Read::Failed(error),
             Ok(bytes) if !header.verifies(key, &bytes, self.place(offset)) => Read::Damaged,
-            Ok(bytes) => Read::Hit(Value {
-                bytes,
-                expiry: header.expiry,
-                idle: header.idle,
-            }),
+            Ok(bytes) => Read::Hit(Value { bytes, expiry: header.expiry, idle: header.idle }),
         }
     }
 
@@ -265,26 +250,12 @@ impl Segment {
         self.bytes.read_to(offset, &mut head).ok()?;
         let (header, _) = self.decode(&head, offset)?;
         let key_at = offset + record::HEADER_BYTES as u32;
-        let key = self
-            .bytes
-            .read_vec(key_at, usize::from(header.key_len))
-            .ok()?;
+        let key = self.bytes.read_vec(key_at, usize::from(header.key_len)).ok()?;
         let value_at = key_at + u32::from(header.key_len);
-        let value = self
-            .bytes
-            .read_vec(value_at, header.value_len as usize)
-            .ok()?;
+        let value = self.bytes.read_vec(value_at, header.value_len as usize).ok()?;
         let whole = header.verifies(&key, &value, self.place(offset));
-        let RecordHeader {
-            seq, expiry, idle, ..
-        } = header;
-        whole.then_some(Record {
-            key,
-            value,
-            seq,
-            expiry,
-            idle,
-        })
+        let RecordHeader { seq, expiry, idle, .. } = header;
+        whole.then_some(Record { key, value, seq, expiry, idle })
     }
 
     /// The records in the order in which they were appended: from the footer, or, without a whole
@@ -292,12 +263,9 @@ impl Segment {
     /// that were once written lie behind.
     pub(crate) fn entries(&self) -> io::Result<(Vec<FooterEntry>, bool)> {
         if let Some(trailer) = &self.trailer {
-            let bytes = self
-                .bytes
-                .read_vec(trailer.data_end, trailer.entries_bytes())?;
+            let bytes = self.bytes.read_vec(trailer.data_end, trailer.entries_bytes())?;
             let header = &self.header;
-            if let Some(entries) = trailer.entries(&bytes, header.id, header.base_seq, header.salt)
-            {
+            if let Some(entries) = trailer.entries(&bytes, header.id, header.base_seq, header.salt) {
                 return Ok((entries, true));
             }
         }
@@ -326,12 +294,7 @@ mod tests {
 
     #[test]
     fn every_flip_of_the_header_is_rejected() {
-        let header = SegmentHeader {
-            id: SegmentId::new(7).unwrap(),
-            epoch: 1,
-            salt: 2,
-            base_seq: Seq(3),
-        };
+        let header = SegmentHeader { id: SegmentId::new(7).unwrap(), epoch: 1, salt: 2, base_seq: Seq(3) };
         let bytes = header.encode();
         assert_eq!(SegmentHeader::decode(&bytes), Some(header));
         for bit in 0..HEADER_BYTES * 8 {

@@ -5,9 +5,7 @@ use std::{io, sync::Arc};
 
 use super::{
     directory::Directory,
-    layout::{
-        SNAPSHOT_MAGIC, SNAPSHOT_VERSION, check, is_checked, put, put_check, u16_at, u32_at, u64_at,
-    },
+    layout::{SNAPSHOT_MAGIC, SNAPSHOT_VERSION, check, is_checked, put, put_check, u16_at, u32_at, u64_at},
 };
 use crate::{
     hash::KeyHash,
@@ -76,11 +74,7 @@ impl Block {
     }
 
     fn decode(bytes: &[u8]) -> Block {
-        Block {
-            offset: u64_at(bytes, 0),
-            count: u32_at(bytes, 8),
-            check: u64_at(bytes, 16),
-        }
+        Block { offset: u64_at(bytes, 0), count: u32_at(bytes, 8), check: u64_at(bytes, 16) }
     }
 }
 
@@ -100,10 +94,7 @@ impl SnapshotFile {
         epoch: u64,
         stripe_bits: u32,
     ) -> io::Result<SnapshotFile> {
-        assert!(
-            stripe_bits <= STRIPE_BITS_MAX,
-            "more stripes than a snapshot can describe"
-        );
+        assert!(stripe_bits <= STRIPE_BITS_MAX, "more stripes than a snapshot can describe");
         let path = directory.snapshot_temporary();
         match directory.io.unlink(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -114,12 +105,7 @@ impl SnapshotFile {
         Ok(SnapshotFile {
             directory: Arc::clone(directory),
             file,
-            header: SnapshotHeader {
-                stripe_bits,
-                epoch,
-                id,
-                blocks_check: 0,
-            },
+            header: SnapshotHeader { stripe_bits, epoch, id, blocks_check: 0 },
             blocks: Vec::with_capacity(1 << stripe_bits),
             end: (HEADER_BYTES + (BLOCK_ENTRY_BYTES << stripe_bits)) as u64,
         })
@@ -135,11 +121,7 @@ impl SnapshotFile {
         self.file.write_all_at(&bytes, self.end)?;
         let check = check(&bytes, self.header.id ^ self.blocks.len() as u64);
         let count = u32::try_from(slots.len()).map_err(io::Error::other)?;
-        self.blocks.push(Block {
-            offset: self.end,
-            count,
-            check,
-        });
+        self.blocks.push(Block { offset: self.end, count, check });
         self.end += bytes.len() as u64;
         Ok(bytes.len())
     }
@@ -150,21 +132,14 @@ impl SnapshotFile {
     ///
     /// If there were more or fewer blocks than stripes.
     pub(crate) fn finish(mut self) -> io::Result<(u64, usize)> {
-        assert_eq!(
-            self.blocks.len(),
-            1 << self.header.stripe_bits,
-            "one block a stripe"
-        );
+        assert_eq!(self.blocks.len(), 1 << self.header.stripe_bits, "one block a stripe");
         let blocks: Vec<u8> = self.blocks.iter().flat_map(Block::encode).collect();
         self.header.blocks_check = check(&blocks, self.header.id);
         let head = [&self.header.encode()[..], &blocks].concat();
         self.file.write_all_at(&head, 0)?;
         self.file.sync()?;
         let Directory { io, path, .. } = &*self.directory;
-        io.rename(
-            &self.directory.snapshot_temporary(),
-            &self.directory.snapshot(),
-        )?;
+        io.rename(&self.directory.snapshot_temporary(), &self.directory.snapshot())?;
         io.sync_dir(path)?;
         Ok((self.header.id, head.len()))
     }
@@ -186,10 +161,7 @@ pub(crate) struct Damaged;
 impl SnapshotReader {
     /// `None` if there is no whole snapshot of that epoch and id.
     pub(crate) fn open(directory: &Directory, epoch: u64, id: u64) -> Option<SnapshotReader> {
-        let file = directory
-            .io
-            .open(&directory.snapshot(), OpenMode::Read)
-            .ok()?;
+        let file = directory.io.open(&directory.snapshot(), OpenMode::Read).ok()?;
         let file_bytes = file.len().ok()?;
         let mut bytes = [0; HEADER_BYTES];
         file.read_exact_at(&mut bytes, 0).ok()?;
@@ -206,16 +178,8 @@ impl SnapshotReader {
         if check(&bytes, id) != header.blocks_check {
             return None;
         }
-        let blocks = bytes
-            .chunks_exact(BLOCK_ENTRY_BYTES)
-            .map(Block::decode)
-            .collect();
-        Some(SnapshotReader {
-            file,
-            file_bytes,
-            header,
-            blocks,
-        })
+        let blocks = bytes.chunks_exact(BLOCK_ENTRY_BYTES).map(Block::decode).collect();
+        Some(SnapshotReader { file, file_bytes, header, blocks })
     }
 
     /// The slots in all blocks.
@@ -225,11 +189,7 @@ impl SnapshotReader {
 
     /// The slots of a stripe of `1 << stripe_bits`, which may be another number than the writer's:
     /// stripes are ranges of the hash, so the ones nest in the others.
-    pub(crate) fn read(
-        &self,
-        stripe: usize,
-        stripe_bits: u32,
-    ) -> Result<Vec<(KeyHash, u64)>, Damaged> {
+    pub(crate) fn read(&self, stripe: usize, stripe_bits: u32) -> Result<Vec<(KeyHash, u64)>, Damaged> {
         let theirs = self.header.stripe_bits;
         let (first, count) = match theirs.checked_sub(stripe_bits) {
             Some(finer) => (stripe << finer, 1 << finer),
@@ -257,9 +217,7 @@ impl SnapshotReader {
             return Err(Damaged);
         }
         let mut bytes = vec![0; len];
-        self.file
-            .read_exact_at(&mut bytes, block.offset)
-            .map_err(|_| Damaged)?;
+        self.file.read_exact_at(&mut bytes, block.offset).map_err(|_| Damaged)?;
         let whole = check(&bytes, self.header.id ^ index as u64) == block.check;
         whole.then_some(bytes).ok_or(Damaged)
     }

@@ -4,9 +4,7 @@ use std::{io, sync::Arc};
 
 use super::{
     directory::{Directory, failed},
-    layout::{
-        STATE_MAGIC, STATE_VERSION, array_at, is_checked, put, put_check, u16_at, u32_at, u64_at,
-    },
+    layout::{STATE_MAGIC, STATE_VERSION, array_at, is_checked, put, put_check, u16_at, u32_at, u64_at},
 };
 use crate::{
     error::Error,
@@ -117,10 +115,7 @@ impl State {
             key_codec: u32_at(bytes, 72),
             value_codec: u32_at(bytes, 76),
             schema_version: u32_at(bytes, 12),
-            anchor: Anchor {
-                cache_ms: u64_at(bytes, 80),
-                boot_ms: u64_at(bytes, 88),
-            },
+            anchor: Anchor { cache_ms: u64_at(bytes, 80), boot_ms: u64_at(bytes, 88) },
             next_seq: Seq(u64_at(bytes, 96)),
             next_segment: u32_at(bytes, 104),
             expiring_dead_below: u32_at(bytes, 108),
@@ -151,10 +146,7 @@ impl StateFile {
         for slot in 0..2 {
             let mut bytes = [0; SLOT_BYTES];
             // A slot that cannot be read is a damaged slot.
-            if file
-                .read_exact_at(&mut bytes, slot * SLOT_BYTES as u64)
-                .is_err()
-            {
+            if file.read_exact_at(&mut bytes, slot * SLOT_BYTES as u64).is_err() {
                 continue;
             }
             let state = State::decode(&bytes).map_err(|found| Error::NewerFormat {
@@ -178,19 +170,10 @@ impl StateFile {
             opened => opened,
         };
         let file = file.map_err(|error| failed("opening", &path, error))?;
-        let mut begun = StateFile {
-            directory: Arc::clone(directory),
-            file,
-            state,
-        };
+        let mut begun = StateFile { directory: Arc::clone(directory), file, state };
         for _ in 0..2 {
-            begun
-                .write(state)
-                .map_err(|error| failed("writing", &path, error))?;
-            begun
-                .file
-                .sync()
-                .map_err(|error| failed("syncing", &path, error))?;
+            begun.write(state).map_err(|error| failed("writing", &path, error))?;
+            begun.file.sync().map_err(|error| failed("syncing", &path, error))?;
         }
         directory.sync()?;
         Ok(begun)
@@ -199,10 +182,7 @@ impl StateFile {
     /// Writes `state` as the next generation, into the slot that is not the newest. Not synced:
     /// a change that must outlive the machine is followed by [`StateFile::sync`].
     pub(crate) fn write(&mut self, state: State) -> io::Result<()> {
-        let next = State {
-            generation: self.state.generation + 1,
-            ..state
-        };
+        let next = State { generation: self.state.generation + 1, ..state };
         let slot = next.generation % 2 * SLOT_BYTES as u64;
         self.file.write_all_at(&next.encode(), slot)?;
         self.state = next;
@@ -218,11 +198,7 @@ impl StateFile {
         match self.directory.io.unlink(&self.directory.state()) {
             Ok(()) => Ok(()),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            Err(_) => self.write(State {
-                cold: true,
-                clean: false,
-                ..self.state
-            }),
+            Err(_) => self.write(State { cold: true, clean: false, ..self.state }),
         }
     }
 }
@@ -251,10 +227,7 @@ pub(crate) mod tests {
             key_codec: 1,
             value_codec: 2,
             schema_version: 3,
-            anchor: Anchor {
-                cache_ms: 1_700_000_000_000,
-                boot_ms: 5_000,
-            },
+            anchor: Anchor { cache_ms: 1_700_000_000_000, boot_ms: 5_000 },
             next_seq: Seq(42),
             next_segment: 9,
             journals: (1, 3),

@@ -27,11 +27,7 @@ impl Table {
     /// Takes recovered segments, oldest first.
     pub(crate) fn new(segments: VecDeque<Arc<Segment>>, next_id: u32) -> Table {
         debug_assert!(segments.iter().is_sorted_by(|a, b| a.id() < b.id()));
-        Table {
-            segments,
-            next_id,
-            ..Table::default()
-        }
+        Table { segments, next_id, ..Table::default() }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -48,9 +44,7 @@ impl Table {
 
     /// All but the active one, oldest first.
     pub(crate) fn sealed(&self) -> impl Iterator<Item = &Arc<Segment>> {
-        self.segments
-            .iter()
-            .filter(|segment| Some(segment.id()) != self.active)
+        self.segments.iter().filter(|segment| Some(segment.id()) != self.active)
     }
 
     pub(crate) fn get(&self, id: SegmentId) -> Option<&Arc<Segment>> {
@@ -94,8 +88,6 @@ impl Table {
     }
 
     fn find(&self, id: SegmentId) -> Option<usize> {
-        self.segments
-            .binary_search_by_key(&id, |segment| segment.id())
-            .ok()
+        self.segments.binary_search_by_key(&id, |segment| segment.id()).ok()
     }
 }

@@ -38,12 +38,7 @@ impl Bench {
     fn new() -> Bench {
         let dir = tempfile::tempdir().unwrap();
         let options = options(dir.path());
-        let mut bench = Bench {
-            dir,
-            disk: Arc::default(),
-            options,
-            open: None,
-        };
+        let mut bench = Bench { dir, disk: Arc::default(), options, open: None };
         bench.disk.skip_syncs(true);
         assert_eq!(bench.start(), Start::NoState);
         bench
@@ -80,8 +75,7 @@ impl Bench {
             self.appender().write().unwrap();
             self.appender().roll().unwrap();
         }
-        self.appender()
-            .stage(hash, key.as_bytes(), value.as_bytes(), expiry, false);
+        self.appender().stage(hash, key.as_bytes(), value.as_bytes(), expiry, false);
         let seq = self.log().next_seq();
         self.appender().accept(seq)
     }
@@ -110,10 +104,9 @@ impl Bench {
     /// What recovery finds, as `key=value`, sorted.
     fn found(&self) -> String {
         let mut newest = BTreeMap::new();
-        self.log()
-            .recover(0..1 << STRIPE_BITS, STRIPE_BITS, &mut |hash, at| {
-                newest.entry(hash).or_insert(at);
-            });
+        self.log().recover(0..1 << STRIPE_BITS, STRIPE_BITS, &mut |hash, at| {
+            newest.entry(hash).or_insert(at);
+        });
         let mut found: Vec<String> = newest
             .values()
             .map(|&at| {
@@ -128,15 +121,7 @@ impl Bench {
 
     fn files(&self, prefix: &str) -> usize {
         let names = fs::read_dir(self.dir.path().join("cache")).unwrap();
-        names
-            .filter(|name| {
-                name.as_ref()
-                    .unwrap()
-                    .file_name()
-                    .to_string_lossy()
-                    .starts_with(prefix)
-            })
-            .count()
+        names.filter(|name| name.as_ref().unwrap().file_name().to_string_lossy().starts_with(prefix)).count()
     }
 
     fn damage(&self, name: &str, at: u64) {
@@ -168,18 +153,10 @@ fn a_record_reads_back_from_batch_file_and_map() {
     assert_eq!(bench.value(at, "key"), None, "not written yet");
     bench.appender().write().unwrap();
     for _ in 0..2 {
-        let Read::Hit(value) = bench.log().read(at, b"key") else {
-            panic!("a miss")
-        };
-        assert_eq!(
-            (&value.bytes[..], value.expiry, value.idle),
-            (&b"value"[..], 7, false)
-        );
+        let Read::Hit(value) = bench.log().read(at, b"key") else { panic!("a miss") };
+        assert_eq!((&value.bytes[..], value.expiry, value.idle), (&b"value"[..], 7, false));
         assert!(matches!(bench.log().read(at, b"kez"), Read::OtherKey));
-        assert!(matches!(
-            bench.log().read(at, &[b'k'; 5000]),
-            Read::OtherKey
-        ));
+        assert!(matches!(bench.log().read(at, &[b'k'; 5000]), Read::OtherKey));
         bench.roll();
     }
     let elsewhere = Location::new(at.segment(), at.offset() + 16);
@@ -195,11 +172,7 @@ fn strict_mode_and_a_disk_that_cannot_map_read_the_same() {
     for strict in [false, true] {
         let mut bench = Bench::new();
         bench.disk.fail_map(true);
-        bench.options.read_mode = if strict {
-            ReadMode::Strict
-        } else {
-            ReadMode::Map
-        };
+        bench.options.read_mode = if strict { ReadMode::Strict } else { ReadMode::Map };
         bench.start();
         let at = bench.put("key", "value");
         bench.roll();
@@ -248,11 +221,7 @@ fn a_killed_process_is_cold_after_a_reboot_a_copy_and_in_clean_mode() {
     assert_eq!(bench.start(), Start::Unclean);
 
     bench.options.durability = Durability::Clean;
-    assert_eq!(
-        bench.start(),
-        Start::Entries,
-        "the run before kept a journal"
-    );
+    assert_eq!(bench.start(), Start::Entries, "the run before kept a journal");
     bench.put("key", "value");
     bench.invalidate("key");
     assert_eq!(bench.files("inv-"), 0);
@@ -272,10 +241,7 @@ fn a_barrier_kills_everything_before_it() {
     let barrier = bench.log().barrier().unwrap();
     bench.put("new", "2");
     let below = bench.log().segments_below(barrier);
-    assert_eq!(
-        below.iter().map(|segment| segment.id()).collect::<Vec<_>>(),
-        [old.segment()]
-    );
+    assert_eq!(below.iter().map(|segment| segment.id()).collect::<Vec<_>>(), [old.segment()]);
     assert_eq!(bench.start(), Start::Entries);
     assert_eq!(bench.found(), "new=2");
 }
@@ -304,15 +270,10 @@ fn a_failed_batch_is_dead_however_much_of_it_was_written() {
         bench.invalidate("other");
         // The batch, the cut, then (the journal's entry between) the footer and the next cut.
         let failing: &[u64] = if cut_fails { &[1, 2, 4, 5] } else { &[1] };
-        failing
-            .iter()
-            .for_each(|&n| bench.disk.fail_nth_write(n, FULL));
+        failing.iter().for_each(|&n| bench.disk.fail_nth_write(n, FULL));
         assert!(matches!(bench.appender().write(), Err(Error::Io { .. })));
         assert_eq!(bench.value(at, "lost"), None);
-        assert!(
-            !bench.appender().fits(1, 1),
-            "the next record needs a new segment"
-        );
+        assert!(!bench.appender().fits(1, 1), "the next record needs a new segment");
         assert_eq!(bench.appender().batch_len(), 0);
         bench.put("after", "4");
         assert_eq!(bench.start(), Start::Entries);
@@ -342,26 +303,14 @@ fn an_invalidation_recorded_nowhere_is_an_error_until_it_is() {
     bench.disk.fail_unlink(Some(ErrorKind::PermissionDenied));
     let hash = bench.hash("key");
     for _ in 0..3 {
-        assert!(matches!(
-            bench.log().invalidate(hash),
-            Err(Error::NotDurable { .. })
-        ));
-        assert!(matches!(
-            bench.log().ensure_durable(),
-            Err(Error::NotDurable { .. })
-        ));
+        assert!(matches!(bench.log().invalidate(hash), Err(Error::NotDurable { .. })));
+        assert!(matches!(bench.log().ensure_durable(), Err(Error::NotDurable { .. })));
     }
-    assert!(matches!(
-        bench.log().barrier(),
-        Err(Error::NotDurable { .. })
-    ));
+    assert!(matches!(bench.log().barrier(), Err(Error::NotDurable { .. })));
     bench.disk.fail_writes(None);
     bench.log().ensure_durable().unwrap();
     bench.disk.fail_unlink(None);
-    assert!(
-        bench.path("STATE").exists(),
-        "overwritten, since it could not be unlinked"
-    );
+    assert!(bench.path("STATE").exists(), "overwritten, since it could not be unlinked");
     assert_eq!(bench.start(), Start::NoState);
 }
 
@@ -376,11 +325,7 @@ fn journal_files_go_when_no_segment_needs_them() {
     bench.roll();
     bench.put("new", "2");
     bench.log().trim_journal();
-    assert_eq!(
-        bench.log().journal.lock().numbers(),
-        [0, 1],
-        "the old segment needs the first"
-    );
+    assert_eq!(bench.log().journal.lock().numbers(), [0, 1], "the old segment needs the first");
     bench.log().mark_dead(old.segment()).unwrap();
     bench.log().unlink(old.segment());
     assert_eq!(bench.log().journal.lock().numbers(), [1]);
@@ -388,11 +333,7 @@ fn journal_files_go_when_no_segment_needs_them() {
     assert_eq!(bench.start(), Start::Entries);
     assert_eq!(bench.found(), "new=2");
     bench.invalidate("new");
-    assert_eq!(
-        bench.log().journal.lock().numbers(),
-        [1, 2],
-        "never append to an earlier run's"
-    );
+    assert_eq!(bench.log().journal.lock().numbers(), [1, 2], "never append to an earlier run's");
 }
 
 #[test]
@@ -457,15 +398,9 @@ fn every_flip_of_a_segment_loses_one_record_at_most() {
         assert_eq!(bench.start(), Start::Entries);
         let mut values = 0;
         bench.log().recover(0..1, 0, &mut |hash, location| {
-            let key = ["a", "b", "c"]
-                .into_iter()
-                .find(|key| bench.hash(key) == hash)
-                .unwrap();
+            let key = ["a", "b", "c"].into_iter().find(|key| bench.hash(key) == hash).unwrap();
             let value = bench.value(location, key);
-            assert!(
-                value.is_none() || value.as_deref() == Some("value"),
-                "flip at {at}"
-            );
+            assert!(value.is_none() || value.as_deref() == Some("value"), "flip at {at}");
             values += usize::from(value.is_some());
         });
         assert!(values >= 2 || at < 64, "flip at {at} left {values}");
@@ -482,9 +417,7 @@ fn every_flip_of_a_segment_loses_one_record_at_most() {
 #[test]
 fn a_segment_cut_anywhere_gives_the_records_before_the_cut() {
     let mut bench = Bench::new();
-    let ends: Vec<u32> = (0..5)
-        .map(|n| bench.put(&format!("{n}"), "value").offset() + 48)
-        .collect();
+    let ends: Vec<u32> = (0..5).map(|n| bench.put(&format!("{n}"), "value").offset() + 48).collect();
     bench.roll();
     bench.open = None;
     let good = fs::read(bench.path("seg-00000000.log")).unwrap();
@@ -494,11 +427,7 @@ fn a_segment_cut_anywhere_gives_the_records_before_the_cut() {
         fs::write(bench.path("seg-00000000.log"), &good[..len]).unwrap();
         assert_eq!(bench.start(), Start::Entries);
         let whole = ends.iter().filter(|&&end| end as usize <= len).count();
-        assert_eq!(
-            bench.found().split_whitespace().count(),
-            whole,
-            "cut at {len}"
-        );
+        assert_eq!(bench.found().split_whitespace().count(), whole, "cut at {len}");
         bench.open = None;
     }
 }
@@ -519,10 +448,7 @@ fn a_segment_in_anothers_place_is_quarantined() {
     assert_eq!(bench.found(), "6=x");
     assert_eq!(bench.open.as_ref().unwrap().report.quarantined, 6);
     let kept = |bench: &Bench| {
-        (0..7)
-            .map(|n| bench.path(&format!("seg-0000000{n}.bad")))
-            .filter(|path| path.exists())
-            .count()
+        (0..7).map(|n| bench.path(&format!("seg-0000000{n}.bad"))).filter(|path| path.exists()).count()
     };
     assert_eq!(kept(&bench), 4);
 }
@@ -540,19 +466,14 @@ fn a_clean_close_gives_the_snapshot_back_in_any_number_of_stripes() {
     slots.sort();
     bench.disk.set_boot_id([3; 16]);
     assert_eq!(bench.start(), Start::Snapshot);
-    let Source::Snapshot(reader) = &bench.open.as_ref().unwrap().source else {
-        panic!()
-    };
+    let Source::Snapshot(reader) = &bench.open.as_ref().unwrap().source else { panic!() };
     for bits in [0, STRIPE_BITS - 1, STRIPE_BITS, STRIPE_BITS + 2] {
         let read = |stripe| reader.read(stripe, bits).unwrap();
         let mut all: Vec<_> = (0..1 << bits).flat_map(read).collect();
         all.sort();
         assert_eq!(all, slots, "{bits} bits");
     }
-    assert_eq!(
-        bench.value(Location::from_bits(slots[0].1), "nobody's"),
-        None
-    );
+    assert_eq!(bench.value(Location::from_bits(slots[0].1), "nobody's"), None);
     // Opened and killed: the clean close of the run before no longer counts.
     assert_eq!(bench.start(), Start::Entries);
     assert_eq!(bench.found().split(' ').count(), 100);
@@ -576,9 +497,7 @@ fn a_damaged_snapshot_falls_back_to_the_entries() {
         match bench.start() {
             Start::Entries => {}
             Start::Snapshot => {
-                let Source::Snapshot(reader) = &bench.open.as_ref().unwrap().source else {
-                    panic!()
-                };
+                let Source::Snapshot(reader) = &bench.open.as_ref().unwrap().source else { panic!() };
                 let damaged = (0..1 << STRIPE_BITS).any(|n| reader.read(n, STRIPE_BITS).is_err());
                 assert!(damaged, "byte {byte}");
             }
@@ -622,15 +541,8 @@ fn expired_entries_stay_expired_whatever_the_clock_does() {
     bench.close(&slots);
     bench.disk.set_boot_id([1; 16]);
     assert_eq!(bench.start(), Start::Snapshot);
-    assert!(
-        bench.log().clock().now_ms() >= 2_000_000,
-        "not before what was known"
-    );
-    assert_eq!(
-        bench.value(at, "soon"),
-        None,
-        "no deadline of before counts"
-    );
+    assert!(bench.log().clock().now_ms() >= 2_000_000, "not before what was known");
+    assert_eq!(bench.value(at, "soon"), None, "no deadline of before counts");
     for _ in 0..2 {
         assert_eq!(bench.start(), Start::Entries);
         assert_eq!(bench.found(), "never=3");
@@ -677,9 +589,7 @@ fn a_newer_format_and_a_refused_mismatch_are_left_alone() {
     bench.options.on_mismatch = OnMismatch::Refuse;
     let open = |bench: &Bench| Log::open(bench.disk.clone(), bench.options.clone()).unwrap_err();
     let expected = (1, 2);
-    assert!(
-        matches!(open(&bench), Error::Mismatch { found, expected: e, .. } if (found, e) == expected)
-    );
+    assert!(matches!(open(&bench), Error::Mismatch { found, expected: e, .. } if (found, e) == expected));
     bench.options.schema_version = 1;
 
     let good = fs::read(bench.path("STATE")).unwrap();
@@ -689,14 +599,7 @@ fn a_newer_format_and_a_refused_mismatch_are_left_alone() {
         layout::put_check(slot, 0);
     }
     fs::write(bench.path("STATE"), &newer).unwrap();
-    assert!(matches!(
-        open(&bench),
-        Error::NewerFormat {
-            found: 2,
-            supported: 1,
-            ..
-        }
-    ));
+    assert!(matches!(open(&bench), Error::NewerFormat { found: 2, supported: 1, .. }));
     assert_eq!(fs::read(bench.path("STATE")).unwrap(), newer);
     fs::write(bench.path("STATE"), good).unwrap();
     assert_eq!(bench.start(), Start::Entries);
