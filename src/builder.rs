@@ -6,6 +6,9 @@ use crate::{
     cache::Cache,
     codec::{Key, Value},
     error::Error,
+    io::{Disk, Io},
+    options::{Durability, OnMismatch, ReadMode},
+    shard::admission::Admission,
 };
 
 /// 1,024 bytes.
@@ -89,7 +92,12 @@ pub struct Builder<K, V> {
     pub(crate) close_deadline: Duration,
     pub(crate) overload: Overload,
     pub(crate) write_behind: WriteBehind,
+    pub(crate) admission: Admission,
+    pub(crate) durability: Durability,
+    pub(crate) read_mode: ReadMode,
+    pub(crate) on_mismatch: OnMismatch,
     pub(crate) schema_version: u32,
+    pub(crate) io: Arc<dyn Io>,
     pub(crate) weigher: Option<Weigher<K, V>>,
     pub(crate) disk_filter: Option<DiskFilter<K, V>>,
     pub(crate) types: PhantomData<fn() -> (K, V)>,
@@ -109,7 +117,12 @@ impl<K: Key, V: Value> Builder<K, V> {
             close_deadline: Duration::from_secs(30),
             overload: Overload::default(),
             write_behind: WriteBehind::default(),
+            admission: Admission::default(),
+            durability: Durability::default(),
+            read_mode: ReadMode::default(),
+            on_mismatch: OnMismatch::default(),
             schema_version: 0,
+            io: Arc::new(Disk),
             weigher: None,
             disk_filter: None,
             types: PhantomData,
@@ -198,6 +211,44 @@ impl<K: Key, V: Value> Builder<K, V> {
     #[must_use]
     pub fn close_deadline(mut self, deadline: Duration) -> Self {
         self.close_deadline = deadline;
+        self
+    }
+
+    /// Which of the entries that leave RAM are written to disk. Default [`Admission::Duet`].
+    #[must_use]
+    pub fn admission(mut self, admission: Admission) -> Self {
+        self.admission = admission;
+        self
+    }
+
+    /// What survives a stop without a close. Default [`Durability::ProcessCrash`].
+    #[must_use]
+    pub fn durability(mut self, durability: Durability) -> Self {
+        self.durability = durability;
+        self
+    }
+
+    /// How values are read from disk. Default [`ReadMode::Map`].
+    #[must_use]
+    pub fn read_mode(mut self, read_mode: ReadMode) -> Self {
+        self.read_mode = read_mode;
+        self
+    }
+
+    /// What to do with a directory written with other codecs or another schema version. Default
+    /// [`OnMismatch::ColdStart`].
+    #[must_use]
+    pub fn on_mismatch(mut self, on_mismatch: OnMismatch) -> Self {
+        self.on_mismatch = on_mismatch;
+        self
+    }
+
+    /// Puts another disk in place of the machine's.
+    #[cfg(feature = "testing")]
+    #[doc(hidden)]
+    #[must_use]
+    pub fn io(mut self, io: Arc<dyn Io>) -> Self {
+        self.io = io;
         self
     }
 

@@ -1,14 +1,28 @@
 //! The public face, and the story of every operation: which tier is asked, in which order, under which lock.
 
-use std::{borrow::Borrow, path::PathBuf, time::Duration};
+use std::{borrow::Borrow, fmt, path::PathBuf, sync::Arc, time::Duration};
+
+use crossbeam_epoch::{self as epoch, Guard};
 
 use crate::{
+    bell::Request,
     builder::Builder,
     codec::{Key, KeyBytes, Value},
+    engine::Engine,
     error::Error,
-    lease::Lease,
+    hash::KeyHash,
+    lease::{Lead, Lease},
+    shard::{
+        Found,
+        entry::{Entry, Meta},
+        loads::{LoadId, Turn},
+    },
     stats::Stats,
+    tiers::{Copy, ReadCopy, Tiers},
 };
+
+/// How often a look-up follows a record that reclaim moves from under it, before it gives up.
+const MOVES_MAX: usize = 8;
 
 /// A cache in two tiers, RAM and disk, or in RAM alone.
 ///
@@ -33,135 +47,641 @@ use crate::{
 /// # Ok(()) }
 /// ```
 pub struct Cache<K: Key, V: Value> {
-    stub: std::marker::PhantomData<(K, V)>,
-}
-impl<K: Key, V: Value> Clone for Cache<K, V> {
-    fn clone(&self) -> Self {
-        todo!()
-    }
+    /// Reached without a detour by every look-up; the engine holds the same.
+    pub(crate) tiers: Arc<Tiers<K, V>>,
+    /// Closes the cache with the last handle.
+    engine: Arc<Engine<K, V>>,
 }
 
-#[allow(unused_variables)]
+/// Opening and closing.
 impl<K: Key, V: Value> Cache<K, V> {
     /// Builds a cache over a directory of its own, which is created if it is not there.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn main() -> Result<(), embercache::Error> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let dir = dir.path().join("cache");
+    /// use embercache::{Cache, GIB, MIB};
+    ///
+    /// let cache: Cache<String, Vec<u8>> = Cache::builder(dir).ram(64 * MIB).disk(4 * GIB).open()?;
+    /// # Ok(()) }
+    /// ```
     pub fn builder(dir: impl Into<PathBuf>) -> Builder<K, V> {
         Builder::new(Some(dir.into()))
     }
 
     /// Builds a cache in RAM alone.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn main() -> Result<(), embercache::Error> {
+    /// use embercache::Cache;
+    ///
+    /// let cache: Cache<u64, String> = Cache::in_memory().ram_entries(10_000).open()?;
+    /// # Ok(()) }
+    /// ```
     pub fn in_memory() -> Builder<K, V> {
         Builder::new(None)
     }
 
     pub(crate) fn open(builder: Builder<K, V>) -> Result<Cache<K, V>, Error> {
-        todo!()
+        let engine = Engine::open(builder)?;
+        Ok(Cache { tiers: engine.tiers(), engine: Arc::new(engine) })
     }
 
+    /// Copies every entry that is only in RAM to disk, whatever admission would say, and waits
+    /// until that is written. In RAM alone it does nothing.
+    ///
+    /// What was stored before the call survives the end of the process, as the durability says,
+    /// until it is overwritten or reclaimed. Entries too large for the log, refused by the user's
+    /// filter or about to expire are not copied.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] if the disk refused some of it, [`Error::Closed`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn main() -> Result<(), embercache::Error> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let dir = dir.path().join("cache");
+    /// # use embercache::{Cache, MIB};
+    /// let cache: Cache<u64, String> = Cache::builder(dir).ram(8 * MIB).disk(64 * MIB).open()?;
+    /// cache.insert(1, "kept, come what may".into())?;
+    /// cache.flush()?;
+    /// assert_eq!(cache.stats().disk_entries, 1);
+    /// # Ok(()) }
+    /// ```
+    pub fn flush(&self) -> Result<(), Error> {
+        self.engine.flush()
+    }
+
+    /// Closes the cache for every handle: copies what is only in RAM to disk, as long as the
+    /// builder's `close_deadline` allows, and writes the snapshot that the next open starts from.
+    /// Afterwards look-ups find nothing and changes return [`Error::Closed`]. The last handle's
+    /// drop does the same, without the result. A second close does nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] if the disk refused some of it. The next open then finds less, or starts cold.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn main() -> Result<(), embercache::Error> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let dir = dir.path().join("cache");
+    /// # use embercache::{Cache, Error, MIB};
+    /// let cache: Cache<u64, String> = Cache::builder(dir).ram(8 * MIB).disk(64 * MIB).open()?;
+    /// cache.insert(1, "one".into())?;
+    /// cache.close()?;
+    /// assert_eq!(cache.get(&1), None);
+    /// assert!(matches!(cache.insert(1, "uno".into()), Err(Error::Closed)));
+    /// # Ok(()) }
+    /// ```
+    pub fn close(&self) -> Result<(), Error> {
+        self.engine.close()
+    }
+}
+
+/// Look-ups.
+impl<K: Key, V: Value> Cache<K, V> {
     /// The value stored under `key`, cloned, or `None`.
+    ///
+    /// From RAM without a lock; from disk it is read, verified, decoded and brought back into RAM.
+    /// Trouble with the disk is a miss.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn main() -> Result<(), embercache::Error> {
+    /// # use embercache::{Cache, MIB};
+    /// let cache: Cache<String, u64> = Cache::in_memory().ram(MIB).open()?;
+    /// cache.insert("runner".to_owned(), 42)?;
+    /// assert_eq!(cache.get("runner"), Some(42));
+    /// # Ok(()) }
+    /// ```
+    #[inline]
     pub fn get<Q>(&self, key: &Q) -> Option<V>
     where
         K: Borrow<Q>,
         Q: KeyBytes + ?Sized,
     {
-        todo!()
+        self.get_with(key, V::clone)
     }
 
-    /// Lends the value stored under `key` to `read`.
+    /// Lends the value stored under `key` to `read`, which saves the clone. While `read` runs, memory
+    /// of entries that leave meanwhile is not freed, so it should not take long.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn main() -> Result<(), embercache::Error> {
+    /// # use embercache::{Cache, MIB};
+    /// let cache: Cache<u64, Vec<u8>> = Cache::in_memory().ram(MIB).open()?;
+    /// cache.insert(1, vec![0; 1000])?;
+    /// assert_eq!(cache.get_with(&1, |page| page.len()), Some(1000));
+    /// # Ok(()) }
+    /// ```
+    #[inline]
     pub fn get_with<Q, R>(&self, key: &Q, read: impl FnOnce(&V) -> R) -> Option<R>
     where
         K: Borrow<Q>,
         Q: KeyBytes + ?Sized,
     {
-        todo!()
+        let hash = self.tiers.hash(key).ok()?;
+        let guard = &epoch::pin();
+        match self.find_in_ram(hash, key, guard) {
+            Some(entry) => {
+                entry.meta.hit();
+                self.tiers.expiry.touch(&entry.meta);
+                self.tiers.ram_hits.add_one();
+                Some(read(&entry.value))
+            }
+            None => self.get_under_lock(hash, key, read, guard),
+        }
     }
 
-    /// As `get`, but leaves no trace: not a hit for the policy, nothing promoted.
+    /// As [`get`](Cache::get), but leaves no trace: it is no hit in the eyes of the policy or the stats, and
+    /// brings nothing back into RAM.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn main() -> Result<(), embercache::Error> {
+    /// # use embercache::{Cache, MIB};
+    /// let cache: Cache<u64, String> = Cache::in_memory().ram(MIB).open()?;
+    /// cache.insert(1, "one".into())?;
+    /// assert_eq!(cache.peek(&1).as_deref(), Some("one"));
+    /// assert_eq!(cache.stats().ram_hits, 0);
+    /// # Ok(()) }
+    /// ```
     pub fn peek<Q>(&self, key: &Q) -> Option<V>
     where
         K: Borrow<Q>,
         Q: KeyBytes + ?Sized,
     {
-        todo!()
+        let hash = self.tiers.hash(key).ok()?;
+        let guard = &epoch::pin();
+        if let Some(entry) = self.find_in_ram(hash, key, guard) {
+            return Some(entry.value.clone());
+        }
+        for _ in 0..MOVES_MAX {
+            let found = self.tiers.shard(hash, guard).find(hash, key);
+            let location = match found {
+                Found::Hot(entry) => return Some(entry.value.clone()),
+                Found::Cold(location) => location,
+                Found::Nothing => return None,
+            };
+            match self.tiers.read_copy(hash, key, location, guard) {
+                ReadCopy::Value(copy) => return Some(copy.value),
+                ReadCopy::Moved => {}
+                ReadCopy::Nothing => return None,
+            }
+        }
+        None
     }
 
-    /// Whether a value is stored under `key`.
+    /// Whether a value is stored under `key`; at the cost of a [`peek`](Cache::peek), which it is.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn main() -> Result<(), embercache::Error> {
+    /// # use embercache::{Cache, MIB};
+    /// let seen: Cache<u64, ()> = Cache::in_memory().ram(MIB).open()?;
+    /// seen.insert(1, ())?;
+    /// assert!(seen.contains_key(&1) && !seen.contains_key(&2));
+    /// # Ok(()) }
+    /// ```
     pub fn contains_key<Q>(&self, key: &Q) -> bool
     where
         K: Borrow<Q>,
         Q: KeyBytes + ?Sized,
     {
-        todo!()
+        self.peek(key).is_some()
     }
 
-    /// Stores `value` under `key`.
+    /// A RAM hit: no lock, no allocation.
+    #[inline]
+    fn find_in_ram<'g, Q>(&'g self, hash: KeyHash, key: &Q, guard: &'g Guard) -> Option<&'g Entry<K, V>>
+    where
+        K: Borrow<Q>,
+        Q: KeyBytes + ?Sized,
+    {
+        let entry = self.tiers.stripe(hash).hot.find(hash, key, guard)?;
+        (!self.tiers.expiry.has_expired(&entry.meta)).then_some(entry)
+    }
+
+    /// Everything but a RAM hit: the index is asked under the stripe's lock, the log is read without.
+    #[cold]
+    fn get_under_lock<Q, R>(
+        &self,
+        hash: KeyHash,
+        key: &Q,
+        read: impl FnOnce(&V) -> R,
+        guard: &Guard,
+    ) -> Option<R>
+    where
+        K: Borrow<Q>,
+        Q: KeyBytes + ?Sized,
+    {
+        for _ in 0..MOVES_MAX {
+            let mut shard = self.tiers.shard(hash, guard);
+            let location = match shard.find(hash, key) {
+                Found::Hot(entry) => {
+                    // It came, or was overwritten, since the look-up without the lock.
+                    shard.counts().ram_hits += 1;
+                    drop(shard);
+                    entry.meta.hit();
+                    return Some(read(&entry.value));
+                }
+                Found::Cold(location) => location,
+                Found::Nothing => {
+                    shard.counts().misses += 1;
+                    return None;
+                }
+            };
+            drop(shard);
+            match self.tiers.read_copy(hash, key, location, guard) {
+                ReadCopy::Value(copy) => {
+                    let result = read(&copy.value);
+                    self.promote(hash, location, copy, guard);
+                    return Some(result);
+                }
+                ReadCopy::Moved => {}
+                ReadCopy::Nothing => break,
+            }
+        }
+        self.tiers.shard(hash, guard).counts().misses += 1;
+        None
+    }
+
+    /// A disk hit comes back into RAM, unless what it would push out has no way out.
+    fn promote(&self, hash: KeyHash, location: crate::location::Location, copy: Copy<K, V>, guard: &Guard) {
+        let entry = self.tiers.entry_of_copy(hash, copy);
+        let mut shard = self.tiers.shard(hash, guard);
+        shard.counts().disk_hits += 1;
+        shard.mark_read(hash);
+        let Some(entry) = entry.filter(|_| !self.tiers.budget.is_overloaded()) else { return };
+        let loan = shard.promote(location, entry);
+        drop(shard);
+        self.tiers.honour(loan);
+        self.tiers.collect(hash, guard);
+        self.tiers.ring_for_batch();
+    }
+}
+
+/// Changes.
+impl<K: Key, V: Value> Cache<K, V> {
+    /// Stores `value` under `key`, in place of whatever was there, for the default time to live.
+    ///
+    /// Costs one allocation-free step in RAM; if a copy of the key is on disk, also a write of 32
+    /// bytes to the journal. Where entries leave RAM faster than the disk takes them, it waits
+    /// ([`Overload`](crate::Overload)). The value reaches the disk when it leaves RAM, by
+    /// write-behind, at [`flush`](Cache::flush) or at [`close`](Cache::close).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::TooLarge`] and [`Error::Codec`]: nothing is stored, and what stood under the key is
+    /// gone. [`Error::NotDurable`]: it is stored, but see there. [`Error::Closed`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn main() -> Result<(), embercache::Error> {
+    /// # use embercache::{Cache, MIB};
+    /// let prices: Cache<u64, u32> = Cache::in_memory().ram(MIB).open()?;
+    /// prices.insert(7, 12_900)?;
+    /// prices.insert(7, 9_900)?;
+    /// assert_eq!(prices.get(&7), Some(9_900));
+    /// # Ok(()) }
+    /// ```
     pub fn insert(&self, key: K, value: V) -> Result<(), Error> {
-        todo!()
+        self.store(key, value, None, None).map(drop)
     }
 
-    /// Stores `value` under `key` for as long as `ttl`.
+    /// As [`insert`](Cache::insert), for `ttl` in place of the default time to live: after that it is a miss.
+    /// Deadlines are kept in 1/64 s, rounded down; on disk in seconds.
+    ///
+    /// # Errors
+    ///
+    /// As [`insert`](Cache::insert).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn main() -> Result<(), embercache::Error> {
+    /// # use embercache::{Cache, MIB};
+    /// use std::time::Duration;
+    ///
+    /// let stock: Cache<u64, u32> = Cache::in_memory().ram(MIB).open()?;
+    /// stock.insert_with_ttl(7, 3, Duration::from_secs(30))?;
+    /// assert_eq!(stock.get(&7), Some(3));
+    /// # Ok(()) }
+    /// ```
     pub fn insert_with_ttl(&self, key: K, value: V, ttl: Duration) -> Result<(), Error> {
-        todo!()
+        self.store(key, value, Some(ttl), None).map(drop)
     }
 
     /// Removes what is stored under `key`; whether there was something.
+    ///
+    /// Once it has returned, no look-up returns the value, in this process or a later one. Loads
+    /// of the key that began before are not stored.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotDurable`]: it is removed, but see there. [`Error::Closed`], [`Error::Codec`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn main() -> Result<(), embercache::Error> {
+    /// # use embercache::{Cache, MIB};
+    /// let cache: Cache<u64, String> = Cache::in_memory().ram(MIB).open()?;
+    /// cache.insert(1, "one".into())?;
+    /// assert!(cache.remove(&1)?);
+    /// assert!(!cache.remove(&1)?);
+    /// # Ok(()) }
+    /// ```
     pub fn remove<Q>(&self, key: &Q) -> Result<bool, Error>
     where
         K: Borrow<Q>,
         Q: KeyBytes + ?Sized,
     {
-        todo!()
+        let hash = self.tiers.hash(key)?;
+        let guard = &epoch::pin();
+        let mut shard = self.tiers.shard(hash, guard);
+        if shard.is_closed() {
+            return Err(Error::Closed);
+        }
+        let dead_loads = shard.kill_loads(hash);
+        let durable = self.tiers.invalidate(&shard, hash);
+        let on_disk = shard.location(hash);
+        let was_in_ram = shard.remove(hash, key);
+        drop(shard);
+        drop(dead_loads);
+        // What the index named is read only now: its bytes stay until reclaim.
+        let was_there = was_in_ram || on_disk.is_some_and(|at| self.tiers.holds(key, at));
+        if was_there {
+            self.tiers.shard(hash, guard).counts().removes += 1;
+        }
+        durable.map(|()| was_there)
     }
 
+    /// Removes everything, in both tiers. All of it or, after a crash before it has returned, all
+    /// or nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotDurable`]: everything is removed, but see there. [`Error::Closed`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn main() -> Result<(), embercache::Error> {
+    /// # use embercache::{Cache, MIB};
+    /// let cache: Cache<u64, String> = Cache::in_memory().ram(MIB).open()?;
+    /// cache.insert(1, "one".into())?;
+    /// cache.clear()?;
+    /// assert!(cache.is_empty());
+    /// # Ok(()) }
+    /// ```
+    pub fn clear(&self) -> Result<(), Error> {
+        if self.tiers.log.is_some() {
+            // By the one thread that appends, so that nothing is in flight between the barrier
+            // and the stripe that is cleared last.
+            return self.tiers.bell.call(Request::Clear);
+        }
+        self.tiers.clear()
+    }
+
+    /// The walk of every store: measure, journal, put it in RAM. With a `load`, only if that is
+    /// still alive; whether it was stored.
+    pub(crate) fn store(
+        &self,
+        key: K,
+        value: V,
+        ttl: Option<Duration>,
+        load: Option<LoadId>,
+    ) -> Result<bool, Error> {
+        let hash = self.check_key(&key)?;
+        let weight = self.tiers.weight(&key, &value);
+        if weight > self.tiers.budget.weight_max() {
+            self.remove(&key)?;
+            let limit = self.tiers.budget.weight_max();
+            return Err(Error::TooLarge { what: "entry", found: weight, limit });
+        }
+        let expiry = &self.tiers.expiry;
+        let meta = Meta::new(hash, weight as u32, expiry.deadline(ttl), expiry.first_touch());
+        let entry = Entry { meta, key, value };
+
+        let guard = &epoch::pin();
+        let mut shard = self.tiers.shard(hash, guard);
+        if shard.is_closed() {
+            drop(shard);
+            return Err(Error::Closed);
+        }
+        let dead_loads = match load {
+            None => shard.kill_loads(hash),
+            Some(id) if shard.is_load_alive(hash, id) => None,
+            Some(_) => {
+                shard.counts().loads_overtaken += 1;
+                drop(shard);
+                return Ok(false);
+            }
+        };
+        let durable = self.tiers.invalidate(&shard, hash);
+        let loan = shard.insert(entry);
+        drop(shard);
+        drop(dead_loads);
+        self.tiers.honour(loan);
+        self.tiers.collect(hash, guard);
+        self.tiers.wait_for_disk();
+        durable.map(|()| true)
+    }
+
+    /// The key's hash, if it is one that the log can hold.
+    fn check_key(&self, key: &K) -> Result<KeyHash, Error> {
+        let (hash, len) = key.with_bytes(|bytes| (KeyHash::of(bytes, self.tiers.hash_seed), bytes.len()))?;
+        match u16::try_from(len) {
+            Ok(_) => Ok(hash),
+            Err(_) => Err(Error::TooLarge { what: "key", found: len as u64, limit: u16::MAX.into() }),
+        }
+    }
+}
+
+/// Loads.
+impl<K: Key, V: Value> Cache<K, V> {
     /// The value stored under `key`, or else what `load` returns, which is stored.
+    ///
+    /// However many threads ask for the key at the same time, one of them loads and the others
+    /// wait for it. Should the key be inserted, removed or cleared while it loads, those who had
+    /// asked before get what was loaded, and it is not stored. Should `load` panic, the next one
+    /// that waits runs its own. `load` must not ask for the same key.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn main() -> Result<(), embercache::Error> {
+    /// # use embercache::{Cache, MIB};
+    /// let squares: Cache<u64, u64> = Cache::in_memory().ram(MIB).open()?;
+    /// assert_eq!(squares.get_or_insert_with(&12, || 12 * 12), 144);
+    /// assert_eq!(squares.get_or_insert_with(&12, || unreachable!("it is stored")), 144);
+    /// # Ok(()) }
+    /// ```
     pub fn get_or_insert_with<Q>(&self, key: &Q, load: impl FnOnce() -> V) -> V
     where
         K: Borrow<Q>,
         Q: KeyBytes + ToOwned<Owned = K> + ?Sized,
     {
-        todo!()
+        let Ok(value) = self.try_get_or_insert_with(key, || Ok::<V, std::convert::Infallible>(load()));
+        value
     }
 
-    /// As `get_or_insert_with`, by a load that may fail.
+    /// As [`get_or_insert_with`](Cache::get_or_insert_with), with a `load` that may fail: then nothing is stored, its
+    /// caller gets the error, and the next one that waits runs its own.
+    ///
+    /// # Errors
+    ///
+    /// What `load` returned.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn main() -> Result<(), embercache::Error> {
+    /// # use embercache::{Cache, MIB};
+    /// # fn fetch(id: u64) -> Result<String, std::io::Error> { Ok(format!("product {id}")) }
+    /// let products: Cache<u64, String> = Cache::in_memory().ram(MIB).open()?;
+    /// let product = products.try_get_or_insert_with(&7, || fetch(7));
+    /// assert_eq!(product.unwrap(), "product 7");
+    /// # Ok(()) }
+    /// ```
     pub fn try_get_or_insert_with<Q, E>(&self, key: &Q, load: impl FnOnce() -> Result<V, E>) -> Result<V, E>
     where
         K: Borrow<Q>,
         Q: KeyBytes + ToOwned<Owned = K> + ?Sized,
     {
-        todo!()
+        loop {
+            if let Some(value) = self.get(key) {
+                return Ok(value);
+            }
+            match self.join_load(key) {
+                Join::Arrived => {}
+                Join::Turn(_, Turn::Wait(flight)) => {
+                    if let Some(value) = flight.wait() {
+                        return Ok(value);
+                    }
+                }
+                Join::Turn(hash, Turn::Lead(id, flight)) => {
+                    let lead = Lead::new(self, hash, id, flight);
+                    return load().inspect(|value| lead.land(key.to_owned(), value));
+                }
+                Join::Turn(_, Turn::Alone) | Join::Impossible => return load(),
+            }
+        }
     }
 
-    /// Takes a lease on `key`, for a load by hand.
+    /// Takes a lease on `key`, for a load by hand: take it, load, [`fill`](Lease::fill). Unlike an insert, the fill
+    /// does nothing if the key was inserted, removed or cleared since the lease was taken; so what
+    /// was loaded before an update of the database never replaces what came after it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Codec`] for a key that cannot be encoded, [`Error::Closed`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn main() -> Result<(), embercache::Error> {
+    /// # use embercache::{Cache, MIB};
+    /// let stock: Cache<u64, u32> = Cache::in_memory().ram(MIB).open()?;
+    ///
+    /// let lease = stock.lease(&7)?;
+    /// let loaded = 3; // from the database, while somebody sells a pair:
+    /// stock.remove(&7)?;
+    /// assert!(!lease.fill(loaded)?);
+    /// assert_eq!(stock.get(&7), None);
+    /// # Ok(()) }
+    /// ```
     pub fn lease<Q>(&self, key: &Q) -> Result<Lease<K, V>, Error>
     where
         K: Borrow<Q>,
         Q: KeyBytes + ToOwned<Owned = K> + ?Sized,
     {
-        todo!()
+        let hash = self.tiers.hash(key)?;
+        let (mine, kept) = (key.to_owned(), key.to_owned());
+        let guard = &epoch::pin();
+        let mut shard = self.tiers.shard(hash, guard);
+        if shard.is_closed() {
+            return Err(Error::Closed);
+        }
+        let id = shard.lease(hash, key, kept);
+        drop(shard);
+        Ok(Lease::new(self.clone(), hash, mine, id))
     }
 
-    /// Removes everything.
-    pub fn clear(&self) -> Result<(), Error> {
-        todo!()
+    fn join_load<Q>(&self, key: &Q) -> Join<V>
+    where
+        K: Borrow<Q>,
+        Q: KeyBytes + ToOwned<Owned = K> + ?Sized,
+    {
+        let Ok(hash) = self.tiers.hash(key) else { return Join::Impossible };
+        let owned = key.to_owned();
+        let guard = &epoch::pin();
+        let mut shard = self.tiers.shard(hash, guard);
+        if shard.is_closed() {
+            return Join::Impossible;
+        }
+        if let Found::Hot(_) = shard.find(hash, key) {
+            return Join::Arrived;
+        }
+        Join::Turn(hash, shard.join_load(hash, key, owned))
     }
+}
 
-    /// Copies everything that is only in RAM to disk.
-    pub fn flush(&self) -> Result<(), Error> {
-        todo!()
-    }
+/// What one who found nothing is to do.
+enum Join<V> {
+    /// Look again: it has come in the meantime.
+    Arrived,
+    Turn(KeyHash, Turn<V>),
+    /// Load, and store nothing: the cache is closed or cannot hold the key.
+    Impossible,
+}
 
-    /// Closes the cache, for every handle.
-    pub fn close(&self) -> Result<(), Error> {
-        todo!()
-    }
-
-    /// What the cache has done and holds.
+/// Figures.
+impl<K: Key, V: Value> Cache<K, V> {
+    /// What the cache has done and holds. Takes each stripe's lock in turn, so the figures are not
+    /// of one moment.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn main() -> Result<(), embercache::Error> {
+    /// # use embercache::{Cache, MIB};
+    /// let cache: Cache<u64, String> = Cache::in_memory().ram(MIB).open()?;
+    /// cache.insert(1, "one".into())?;
+    /// cache.get(&1);
+    /// cache.get(&2);
+    /// let stats = cache.stats();
+    /// assert_eq!((stats.ram_hits, stats.misses), (1, 1));
+    /// println!("{stats}");
+    /// # Ok(()) }
+    /// ```
     pub fn stats(&self) -> Stats {
-        todo!()
+        Stats::of(&self.tiers)
     }
 
-    /// The number of entries, in either tier.
+    /// The number of entries, each counted once whichever tiers it is in. What has expired counts
+    /// until it is swept.
     pub fn len(&self) -> u64 {
-        todo!()
+        let mut len = 0;
+        self.tiers.for_each_shard(|shard| len += shard.len());
+        len
     }
 
     /// Whether there is no entry.
@@ -169,13 +689,32 @@ impl<K: Key, V: Value> Cache<K, V> {
         self.len() == 0
     }
 
-    /// The bytes of RAM in use.
+    /// The bytes of the RAM budget in use; with a budget in entries, their number.
     pub fn ram_bytes(&self) -> u64 {
-        todo!()
+        self.tiers.ram_used()
     }
 
-    /// The bytes on disk in use.
+    /// The bytes in use on disk, as the files' lengths say.
     pub fn disk_bytes(&self) -> u64 {
-        todo!()
+        self.tiers.log.as_ref().map_or(0, |log| log.disk_bytes())
+    }
+
+    /// Re-derives every counter and index from scratch; panics where one is wrong.
+    #[cfg(any(test, feature = "testing"))]
+    #[doc(hidden)]
+    pub fn check(&self) {
+        self.tiers.for_each_shard(|shard| shard.check());
+    }
+}
+
+impl<K: Key, V: Value> Clone for Cache<K, V> {
+    fn clone(&self) -> Self {
+        Cache { tiers: Arc::clone(&self.tiers), engine: Arc::clone(&self.engine) }
+    }
+}
+
+impl<K: Key, V: Value> fmt::Debug for Cache<K, V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cache").field("stats", &self.stats()).finish_non_exhaustive()
     }
 }

@@ -1,11 +1,27 @@
+#![allow(dead_code)]
 //! An embedded, persistent, two-tier cache.
 
+mod bell;
+mod budget;
 mod builder;
 mod cache;
 mod codec;
+mod engine;
 mod error;
+mod hash;
+mod hits;
+mod io;
 mod lease;
+mod limits;
+mod location;
+mod log;
+mod maintenance;
+mod options;
+mod shard;
 mod stats;
+mod sync;
+mod tiers;
+mod time;
 
 #[doc(hidden)]
 pub use codec::serde_codecs as __codec;
@@ -19,4 +35,13 @@ pub use codec::serde_codecs::Postcard;
 pub use codec::{Codec, CodecError, CodecId, Key, KeyBytes, Value};
 pub use error::Error;
 pub use lease::Lease;
+pub use options::{Durability, OnMismatch, ReadMode};
+pub use shard::admission::Admission;
 pub use stats::{Recovery, Start, Stats};
+
+/// Not for users: a disk that fails on demand.
+#[cfg(feature = "testing")]
+#[doc(hidden)]
+pub mod testing {
+    pub use crate::io::{Io, IoFile, Map, OpenMode, fault::FaultDisk};
+}

@@ -98,6 +98,11 @@ impl fmt::Debug for Location {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Seq(pub(crate) u64);
 
+impl Seq {
+    /// No honest directory gets here; a file that says so is not believed, lest the counter wrap.
+    pub(crate) const MAX: Seq = Seq(u64::MAX >> 1);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

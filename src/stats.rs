@@ -1,6 +1,12 @@
 //! What the cache has done and holds.
 
-use std::time::Duration;
+use std::{fmt, sync::atomic::Ordering::Relaxed, time::Duration};
+
+use crate::{
+    codec::{Key, Value},
+    log::{self, RecoveryReport},
+    tiers::Tiers,
+};
 
 /// What the cache has done since it was opened, and what it holds now. By [`Cache::stats`](crate::Cache::stats).
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -50,6 +56,8 @@ pub struct Stats {
     pub journal_records: u64,
     /// Bytes of records written.
     pub record_bytes_written: u64,
+    /// Of these, bytes of records written again when their segment was reclaimed.
+    pub reinserted_bytes_written: u64,
     /// Bytes of segment headers and footers written.
     pub footer_bytes_written: u64,
     /// Bytes of the journal written.
@@ -79,9 +87,64 @@ impl Stats {
         ratio(hits, hits + self.misses)
     }
 
-    /// Bytes written to disk for each byte of record written for the first time; 0 before the first.
+    /// Bytes written to disk, of every kind, for each byte of a record that was not written
+    /// before; 0 before the first.
     pub fn write_amplification(&self) -> f64 {
-        0.0
+        let written = self.record_bytes_written
+            + self.footer_bytes_written
+            + self.journal_bytes_written
+            + self.state_bytes_written;
+        ratio(written, self.record_bytes_written - self.reinserted_bytes_written)
+    }
+
+    pub(crate) fn of<K: Key, V: Value>(tiers: &Tiers<K, V>) -> Stats {
+        let counts = tiers.counts();
+        let mut stats = Stats {
+            ram_hits: counts.ram_hits + tiers.ram_hits.sum(),
+            disk_hits: counts.disk_hits,
+            misses: counts.misses,
+            inserts: counts.inserts,
+            removes: counts.removes,
+            loads: counts.loads,
+            loads_overtaken: counts.loads_overtaken,
+            evictions: counts.evictions,
+            clean_evictions: counts.clean_evictions,
+            refused: counts.refused,
+            expired: counts.expired,
+            shed: counts.shed,
+            too_large: counts.too_large,
+            unspillable: counts.unspillable,
+            write_failures: counts.write_failures,
+            read_failures: counts.read_failures,
+            reclaimed: counts.reclaimed,
+            spills: counts.spills,
+            write_behinds: counts.write_behinds,
+            reinsertions: counts.reinsertions,
+            reinserted_bytes_written: counts.reinserted_bytes,
+            ram_bytes: tiers.ram_used(),
+            index_bytes: tiers.budget.index_bytes(),
+            queue_bytes: tiers.budget.leaving(),
+            recovery: tiers.recovery.clone(),
+            ..Stats::default()
+        };
+        tiers.for_each_shard(|shard| {
+            stats.ram_entries += shard.resident_len();
+            stats.disk_entries += shard.index().len() as u64;
+        });
+        if let Some(log) = &tiers.log {
+            stats.add_log(log);
+        }
+        stats
+    }
+
+    fn add_log(&mut self, log: &log::Log) {
+        let counters = log.counters();
+        self.journal_records = counters.journal_records.load(Relaxed);
+        self.record_bytes_written = counters.data_bytes.load(Relaxed);
+        self.footer_bytes_written = counters.footer_bytes.load(Relaxed);
+        self.journal_bytes_written = counters.journal_bytes.load(Relaxed);
+        self.state_bytes_written = counters.snapshot_bytes.load(Relaxed) + counters.state_bytes.load(Relaxed);
+        self.disk_bytes = log.disk_bytes();
     }
 }
 
@@ -89,39 +152,99 @@ fn ratio(part: u64, whole: u64) -> f64 {
     if whole == 0 { 0.0 } else { part as f64 / whole as f64 }
 }
 
+/// A table for a person to read.
+impl fmt::Display for Stats {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let percent = |part| 100.0 * ratio(part, self.ram_hits + self.disk_hits + self.misses);
+        writeln!(
+            f,
+            "look-ups   {:.1} % from RAM, {:.1} % from disk, {:.1} % missed",
+            percent(self.ram_hits),
+            percent(self.disk_hits),
+            percent(self.misses)
+        )?;
+        writeln!(
+            f,
+            "holds      {} entries and {} bytes in RAM (index {}), {} entries and {} bytes on disk",
+            self.ram_entries, self.ram_bytes, self.index_bytes, self.disk_entries, self.disk_bytes
+        )?;
+        writeln!(
+            f,
+            "evictions  {}: {} spilled, {} clean, {} refused, {} shed, {} failed",
+            self.evictions, self.spills, self.clean_evictions, self.refused, self.shed, self.write_failures
+        )?;
+        write!(
+            f,
+            "writes     {} bytes of records, amplification {:.2}, {} journal records",
+            self.record_bytes_written,
+            self.write_amplification(),
+            self.journal_records
+        )
+    }
+}
+
 /// How a cache came up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Start {
-    /// In RAM alone, or on a new directory.
+    /// In RAM alone, or without anything to start from: a new directory, or one whose STATE is
+    /// missing, damaged or made void because the disk refused an invalidation.
     #[default]
     New,
-    /// Everything found was given up, since it could not be trusted.
-    Cold,
-    /// After a clean close.
+    /// Warm, after a clean close.
     Clean,
-    /// After a crash of the process.
+    /// Warm, after the end of a process that did not close it.
     Recovered,
+    /// Cold: it was not closed, and the machine has rebooted since, or the directory is a copy, or
+    /// its durability keeps nothing.
+    Unclean,
+    /// Cold: the directory was written with other codecs or another schema version.
+    Mismatch,
+    /// Cold: the last run had a durability that kept no journal.
+    ModeChanged,
+    /// Cold: the invalidation journal is damaged, so that nothing on disk can be trusted.
+    JournalDamaged,
 }
 
-/// What was found at `open`, how long it took, and what was dropped.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+impl Start {
+    /// Whether what was stored before is still there.
+    pub fn is_warm(self) -> bool {
+        matches!(self, Start::Clean | Start::Recovered)
+    }
+}
+
+/// What was found at `open`, and how long that took.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Recovery {
     /// How the cache came up.
     pub start: Start,
-    /// Why it is cold, if it is.
-    pub reason: Option<String>,
     /// How long `open` took.
     pub took: Duration,
     /// Entries found on disk.
     pub entries: u64,
     /// Segments found on disk.
     pub segments: u64,
-    /// Records dropped since they had been overwritten, removed or cleared.
-    pub invalidated: u64,
-    /// Records dropped since they had expired.
-    pub expired: u64,
-    /// Segments put aside since they could not be read.
+    /// Segments put aside since their header could not be read.
     pub quarantined: u64,
+}
+
+impl Recovery {
+    pub(crate) fn of(report: RecoveryReport, entries: u64, took: Duration) -> Recovery {
+        Recovery {
+            start: match report.start {
+                log::Start::NoState => Start::New,
+                log::Start::Snapshot => Start::Clean,
+                log::Start::Entries => Start::Recovered,
+                log::Start::Unclean => Start::Unclean,
+                log::Start::Mismatch => Start::Mismatch,
+                log::Start::ModeChanged => Start::ModeChanged,
+                log::Start::Journal => Start::JournalDamaged,
+            },
+            took,
+            entries,
+            segments: report.segments as u64,
+            quarantined: report.quarantined,
+        }
+    }
 }

@@ -1,1 +1,496 @@
-//! Being written.
+//! The disk tier: segments of records, a journal of what must not come back, and the way from both
+//! to a warm start.
+//!
+//! ```text
+//!   Appender: stage -> accept (stripe lock) -> write -> seal        one thread
+//!   Log:      read | invalidate, barrier, mark_dead | unlink        any thread
+//!   open:     STATE -> cold: a new epoch
+//!                   -> clean: snapshot, stripe by stripe
+//!                   -> killed, same boot: journal + footers + the unsealed tail, by `recover`
+//! ```
+//!
+//! Keys and values are bytes here. The log knows no stripes but as ranges of the hash, and what
+//! the index points at is the caller's to know. The layouts are told in docs/format.md.
+//!
+//! Lock order: journal, then segment table or STATE. Callers may hold one stripe lock above them.
+
+mod appender;
+mod counters;
+mod directory;
+mod footer;
+mod invalidations;
+mod journal;
+mod layout;
+mod record;
+mod recover;
+mod scan;
+mod segment;
+mod snapshot;
+mod state;
+mod table;
+
+use std::{
+    io,
+    path::PathBuf,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU8, AtomicU64, Ordering::Relaxed},
+    },
+};
+
+use parking_lot::{Mutex, RwLock};
+
+pub(crate) use self::{
+    appender::Appender,
+    counters::LogCounters,
+    footer::FooterEntry,
+    recover::{RecoveryReport, Start},
+    segment::{Read, Record, Segment},
+    snapshot::SnapshotReader,
+};
+use self::{
+    directory::{Directory, failed},
+    invalidations::Invalidations,
+    journal::{Entry, Event, Journal},
+    segment::SegmentHeader,
+    snapshot::SnapshotFile,
+    state::{State, StateFile},
+    table::Table,
+};
+use crate::{
+    error::Error,
+    hash::KeyHash,
+    io::{Io, IoFile, OpenMode},
+    location::{Location, SegmentId, Seq},
+    options::{Durability, OnMismatch, ReadMode},
+    time::Clock,
+};
+
+/// What the log needs to know; its limits were checked by the builder.
+#[derive(Clone, Debug)]
+pub(crate) struct LogOptions {
+    pub(crate) dir: PathBuf,
+    pub(crate) capacity_bytes: u64,
+    pub(crate) segment_bytes: u32,
+    pub(crate) batch_bytes: usize,
+    pub(crate) durability: Durability,
+    pub(crate) read_mode: ReadMode,
+    pub(crate) key_codec: u32,
+    pub(crate) value_codec: u32,
+    pub(crate) schema_version: u32,
+    pub(crate) on_mismatch: OnMismatch,
+}
+
+/// An open log and where its index is to come from.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    pub(crate) log: Arc<Log>,
+    pub(crate) appender: Appender,
+    pub(crate) source: Source,
+    pub(crate) report: RecoveryReport,
+}
+
+/// Where the index of what is on disk comes from.
+#[derive(Debug)]
+pub(crate) enum Source {
+    /// Nothing is on disk.
+    Cold,
+    /// A clean close left it ready. A damaged stripe is asked of [`Log::recover`].
+    Snapshot(SnapshotReader),
+    /// It is to be asked of [`Log::recover`].
+    Entries,
+}
+
+/// The next start will be what STATE says.
+const FINE: u8 = 0;
+/// The next start will be cold: nothing on disk needs to be invalidated any more.
+const COLD_NEXT_START: u8 = 1;
+/// An invalidation is recorded nowhere, and the next start may be warm.
+const TAINTED: u8 = 2;
+
+/// The segments, the journal and STATE of one directory, locked for as long as this lives.
+///
+/// # Invariants
+///
+/// 1. `seq` is above every seq on disk (R1).
+/// 2. Nothing is written before STATE says, durably, that this run has begun (R7).
+/// 3. Whatever makes a record dead returns `Ok` only once no later start can see it: it is in the
+///    journal, or the next start is cold (`latch`), or the mode promises no warm start after a crash.
+#[derive(Debug)]
+pub(crate) struct Log {
+    io: Arc<dyn Io>,
+    options: LogOptions,
+    directory: Arc<Directory>,
+    clock: Arc<Clock>,
+    epoch: u64,
+    hash_seed: u64,
+    /// The next seq. Relaxed: a key's events are ordered by its stripe's lock (R1), and journal
+    /// and appender read their own bounds under their own order.
+    seq: AtomicU64,
+    /// Guards the list of segments; no I/O under it.
+    table: RwLock<Table>,
+    /// Guards the journal's end. One append, or the creation of its next file, happens under it.
+    journal: Mutex<Journal>,
+    /// Guards STATE's slots. Their writes, and nothing else, happen under it.
+    state: Mutex<StateFile>,
+    /// FINE, COLD_NEXT_START or TAINTED; changed under `state`. Relaxed: it publishes nothing, and
+    /// who reads an old FINE writes to the journal and finds out.
+    latch: AtomicU8,
+    past: Past,
+    /// Id of the snapshot written by this run, and the seq at which it was begun.
+    snapshot: Mutex<Option<(u64, Seq)>>,
+    counters: LogCounters,
+}
+
+/// What recovery may look at, as it stood at `open`.
+#[derive(Debug)]
+struct Past {
+    /// Segments below this id are from earlier runs.
+    first_own: u32,
+    /// Records with an expiry in segments below this id are dead.
+    expiring_dead_below: u32,
+    /// STATE as it was found; `None` if footers and journal cannot say what is alive.
+    state: Option<State>,
+    /// The journal's sum; at a clean start only made when a snapshot's block is damaged. `None` if
+    /// the journal is in doubt.
+    invalidations: OnceLock<Option<Invalidations>>,
+    /// The seq of the last barrier of this run, 0 if none. Relaxed: a stripe that asks for its
+    /// entries after a clear has been told of the clear by its own lock.
+    barrier: AtomicU64,
+}
+
+impl Log {
+    pub(crate) fn hash_seed(&self) -> u64 {
+        self.hash_seed
+    }
+
+    pub(crate) fn clock(&self) -> &Arc<Clock> {
+        &self.clock
+    }
+
+    pub(crate) fn counters(&self) -> &LogCounters {
+        &self.counters
+    }
+
+    pub(crate) fn batch_bytes(&self) -> usize {
+        self.options.batch_bytes
+    }
+
+    pub(crate) fn segment_bytes(&self) -> u32 {
+        self.options.segment_bytes
+    }
+
+    pub(crate) fn capacity_bytes(&self) -> u64 {
+        self.options.capacity_bytes
+    }
+
+    /// What the segment files take.
+    pub(crate) fn disk_bytes(&self) -> u64 {
+        self.table.read().file_bytes()
+    }
+
+    pub(crate) fn segment_count(&self) -> usize {
+        self.table.read().len()
+    }
+
+    /// The value at `at`, if the record there is `key`'s.
+    pub(crate) fn read(&self, at: Location, key: &[u8]) -> Read {
+        let Some(segment) = self.segment(at) else {
+            return Read::Gone;
+        };
+        let read = segment.read(at, key);
+        match &read {
+            Read::Hit(value) if self.clock_went_back(at, value.expiry) => return Read::Gone,
+            Read::Damaged => {
+                self.counters.damaged.fetch_add(1, Relaxed);
+                segment.damaged.fetch_add(1, Relaxed);
+            }
+            Read::Failed(_) => {
+                self.counters.read_errors.fetch_add(1, Relaxed);
+            }
+            _ => {}
+        }
+        read
+    }
+
+    /// The whole record at `at`, to be appended again.
+    pub(crate) fn read_record(&self, at: Location) -> Option<Record> {
+        let record = self.segment(at)?.record(at);
+        if record.is_none() {
+            self.counters.damaged.fetch_add(1, Relaxed);
+        }
+        record.filter(|record| !self.clock_went_back(at, record.expiry))
+    }
+
+    /// Draws the next place in the order of events. The caller holds the stripe lock of the key
+    /// that the event is about (R1).
+    pub(crate) fn next_seq(&self) -> Seq {
+        Seq(self.seq.fetch_add(1, Relaxed))
+    }
+
+    /// Makes every record of this hash dead, whatever happens to process or machine from here on
+    /// (within what the durability mode promises). The caller holds the key's stripe lock (R1, R3).
+    pub(crate) fn invalidate(&self, hash: KeyHash) -> Result<(), Error> {
+        self.record(Event::Invalidate(hash)).map(drop)
+    }
+
+    /// Makes every record with a lower seq than the one returned dead.
+    pub(crate) fn barrier(&self) -> Result<Seq, Error> {
+        let seq = self.record(Event::Barrier)?;
+        self.past.barrier.fetch_max(seq.0, Relaxed);
+        Ok(seq)
+    }
+
+    /// Makes every record of the segment dead. Comes before its entries leave the index (R6).
+    pub(crate) fn mark_dead(&self, segment: SegmentId) -> Result<(), Error> {
+        self.record(Event::SegmentDead(segment)).map(drop)
+    }
+
+    /// `Err` while an invalidation is recorded nowhere; tries each time to make up for it.
+    #[inline]
+    pub(crate) fn ensure_durable(&self) -> Result<(), Error> {
+        if self.latch.load(Relaxed) == TAINTED { self.poison() } else { Ok(()) }
+    }
+
+    /// The oldest segment that is not being appended to.
+    pub(crate) fn oldest_sealed(&self) -> Option<Arc<Segment>> {
+        self.table.read().sealed().next().cloned()
+    }
+
+    /// The segments that a barrier has killed as a whole.
+    pub(crate) fn segments_below(&self, barrier: Seq) -> Vec<Arc<Segment>> {
+        let table = self.table.read();
+        table.sealed().filter(|segment| segment.max_seq < barrier).cloned().collect()
+    }
+
+    /// Removes a segment that is dead on disk (R6). Readers that hold it keep its bytes.
+    pub(crate) fn unlink(&self, segment: SegmentId) {
+        self.remove_segment(segment);
+        self.trim_journal();
+    }
+
+    /// Begins a snapshot of an index of `1 << stripe_bits` stripes.
+    pub(crate) fn snapshot(&self, stripe_bits: u32) -> Result<SnapshotWriter<'_>, Error> {
+        let begun = self.peek_seq();
+        let file = SnapshotFile::create(&self.directory, self.epoch, stripe_bits)
+            .map_err(|error| self.snapshot_failed(error))?;
+        Ok(SnapshotWriter { log: self, file, begun })
+    }
+
+    /// Lets the next start believe this directory, and another cache open it. Nothing may be
+    /// invalidated after this; the appender has sealed, and a snapshot, if any, is finished.
+    pub(crate) fn close(&self) -> Result<(), Error> {
+        let closed = self.close_clean();
+        self.directory.release();
+        closed
+    }
+
+    fn close_clean(&self) -> Result<(), Error> {
+        self.ensure_durable()?;
+        if self.latch.load(Relaxed) == COLD_NEXT_START {
+            return Ok(());
+        }
+        let path = self.directory.state();
+        self.sync_segments()?;
+        self.journal.lock().sync().map_err(|error| failed("syncing the journal in", &path, error))?;
+        self.directory.sync()?;
+        // An event since the snapshot was begun is not in it.
+        let fresh = self.snapshot.lock().filter(|&(_, begun)| begun == self.peek_seq());
+        let mut file = self.state.lock();
+        let state = State {
+            clean: true,
+            anchor: self.clock.anchor(),
+            next_seq: self.peek_seq(),
+            next_segment: self.table.read().next_id,
+            snapshot_id: fresh.map_or(0, |(id, _)| id),
+            ..file.state
+        };
+        file.write(state).and_then(|()| file.sync()).map_err(|error| failed("writing", &path, error))?;
+        self.counters.state_bytes.fetch_add(state::SLOT_BYTES as u64, Relaxed);
+        Ok(())
+    }
+
+    fn sync_segments(&self) -> Result<(), Error> {
+        let segments: Vec<_> = self.table.read().all().cloned().collect();
+        for segment in segments.iter().filter(|segment| !segment.synced.load(Relaxed)) {
+            let path = self.directory.segment(segment.id());
+            let file = self.io.open(&path, OpenMode::Read);
+            file.and_then(|file| file.sync()).map_err(|error| failed("syncing", &path, error))?;
+            segment.synced.store(true, Relaxed);
+        }
+        Ok(())
+    }
+
+    /// The next seq to be drawn.
+    fn peek_seq(&self) -> Seq {
+        Seq(self.seq.load(Relaxed))
+    }
+
+    fn segment(&self, at: Location) -> Option<Arc<Segment>> {
+        self.table.read().get(at.segment()).cloned()
+    }
+
+    /// Whether the record's deadline was set by a clock that has since gone back.
+    fn clock_went_back(&self, at: Location, expiry: u32) -> bool {
+        expiry != 0 && at.segment().get() < self.past.expiring_dead_below
+    }
+
+    /// Draws a seq and writes the event to the journal, or makes the next start cold.
+    fn record(&self, event: Event) -> Result<Seq, Error> {
+        self.ensure_durable()?;
+        let seq = self.next_seq();
+        if self.options.durability == Durability::Clean || self.latch.load(Relaxed) == COLD_NEXT_START {
+            return Ok(seq);
+        }
+        let appended = {
+            let mut journal = self.journal.lock();
+            // Under the lock, so above every seq of the entries before.
+            let next_seq = self.peek_seq();
+            journal.append(Entry { event, seq }, next_seq, &self.state)
+        };
+        match appended {
+            Ok(written) => {
+                self.counters.journal_bytes.fetch_add(written as u64, Relaxed);
+                self.counters.journal_records.fetch_add(1, Relaxed);
+            }
+            Err(error) => {
+                self.counters.write_errors.fetch_add(1, Relaxed);
+                tracing::warn!(%error, "the journal cannot be written; the next start will be cold");
+                self.poison()?;
+            }
+        }
+        Ok(seq)
+    }
+
+    /// Makes the next start cold.
+    #[cold]
+    fn poison(&self) -> Result<(), Error> {
+        let mut state = self.state.lock();
+        if self.latch.load(Relaxed) == COLD_NEXT_START {
+            return Ok(());
+        }
+        let (latch, result) = match state.poison() {
+            Ok(()) => (COLD_NEXT_START, Ok(())),
+            Err(source) => (TAINTED, Err(Error::NotDurable { dir: self.directory.path.clone(), source })),
+        };
+        self.latch.store(latch, Relaxed);
+        result
+    }
+
+    /// Creates the file of the next segment and makes it the active one.
+    fn create_segment(&self) -> Result<(Arc<Segment>, Arc<dyn IoFile>), Error> {
+        let (id, base_seq) = {
+            let mut table = self.table.write();
+            let Some(id) = SegmentId::new(table.next_id) else {
+                return Err(Error::Unsupported { what: "more than 2^30 segments in a directory" });
+            };
+            table.next_id += 1;
+            // Under the lock: `trim_journal` sees the bound before a record can need it.
+            let base_seq = self.peek_seq();
+            table.creating = Some(base_seq);
+            (id, base_seq)
+        };
+        let created = self.create_segment_file(id, base_seq);
+        let mut table = self.table.write();
+        table.creating = None;
+        match created {
+            Ok((segment, file)) => {
+                table.push_active(Arc::clone(&segment));
+                Ok((segment, file))
+            }
+            Err(error) => {
+                drop(table);
+                let path = self.directory.segment(id);
+                // Without a whole header it is deleted at the next start.
+                let _ = self.io.unlink(&path);
+                self.counters.write_errors.fetch_add(1, Relaxed);
+                Err(failed("creating", &path, error))
+            }
+        }
+    }
+
+    fn create_segment_file(
+        &self,
+        id: SegmentId,
+        base_seq: Seq,
+    ) -> io::Result<(Arc<Segment>, Arc<dyn IoFile>)> {
+        let file = self.io.open(&self.directory.segment(id), OpenMode::CreateNew)?;
+        let file_bytes = u64::from(self.options.segment_bytes);
+        file.allocate(file_bytes)?;
+        let salt = getrandom::u64().map_err(io::Error::other)?;
+        let header = SegmentHeader { id, epoch: self.epoch, salt, base_seq };
+        file.write_all_at(&header.encode(), 0)?;
+        self.counters.data_bytes.fetch_add(segment::HEADER_BYTES as u64, Relaxed);
+        let segment = Segment::active(header, Arc::clone(&file), file_bytes, self.hash_seed);
+        Ok((Arc::new(segment), file))
+    }
+
+    /// Puts a finished segment in the active one's place.
+    fn replace_segment(&self, segment: Segment) {
+        self.table.write().replace(Arc::new(segment));
+    }
+
+    fn remove_segment(&self, id: SegmentId) {
+        let removed = self.table.write().remove(id);
+        for id in removed {
+            match self.io.unlink(&self.directory.segment(id)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    self.counters.write_errors.fetch_add(1, Relaxed);
+                }
+                _ => {
+                    self.table.write().forget(id);
+                    self.counters.segments_unlinked.fetch_add(1, Relaxed);
+                }
+            }
+        }
+    }
+
+    /// Deletes journal files that no segment needs any more (R5).
+    fn trim_journal(&self) {
+        if self.latch.load(Relaxed) != FINE {
+            return;
+        }
+        let mut journal = self.journal.lock();
+        let min_base_seq = self.table.read().min_base_seq().unwrap_or_else(|| self.peek_seq());
+        if let Err(error) = journal.trim(min_base_seq, &self.state) {
+            // Files too many are a matter of space, not of truth.
+            self.counters.write_errors.fetch_add(1, Relaxed);
+            tracing::warn!(%error, "a journal file could not be deleted");
+        }
+    }
+
+    fn snapshot_failed(&self, error: io::Error) -> Error {
+        self.counters.write_errors.fetch_add(1, Relaxed);
+        failed("writing", &self.directory.snapshot(), error)
+    }
+}
+
+/// A snapshot on its way to disk, stripe by stripe.
+#[derive(Debug)]
+pub(crate) struct SnapshotWriter<'a> {
+    log: &'a Log,
+    file: SnapshotFile,
+    begun: Seq,
+}
+
+impl SnapshotWriter<'_> {
+    /// Appends the next stripe's slots.
+    pub(crate) fn block(&mut self, slots: &[(KeyHash, u64)]) -> Result<(), Error> {
+        let written = self.file.block(slots).map_err(|error| self.log.snapshot_failed(error))?;
+        self.log.counters.snapshot_bytes.fetch_add(written as u64, Relaxed);
+        Ok(())
+    }
+
+    /// Puts the snapshot in place; it counts from `Log::close` on, if nothing happens in between.
+    pub(crate) fn finish(self) -> Result<(), Error> {
+        let (id, written) = self.file.finish().map_err(|error| self.log.snapshot_failed(error))?;
+        self.log.counters.snapshot_bytes.fetch_add(written as u64, Relaxed);
+        *self.log.snapshot.lock() = Some((id, self.begun));
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod example;
+#[cfg(test)]
+mod tests;

@@ -56,9 +56,11 @@ impl Flags {
     pub(crate) const LEAVING: Flags = Flags(1 << 2);
     /// Was promoted from disk.
     pub(crate) const FROM_DISK: Flags = Flags(1 << 3);
-    /// Low bit of the two-bit age that write-behind counts in sweeps.
+    /// Low bit of the two-bit age: write-behind's sweeps since it was stored.
     const AGE_SHIFT: u32 = 4;
     const AGE_MASK: u8 = 0b11 << Self::AGE_SHIFT;
+    /// Its weight is borrowed from the other stripes.
+    pub(crate) const BORROWED: Flags = Flags(1 << 6);
 }
 
 impl Meta {

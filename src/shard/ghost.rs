@@ -1,1 +1,211 @@
-//! Being written.
+//! Memory of entries that are gone: four bytes each, never a key, and it may be wrong.
+
+use crate::hash::KeyHash;
+
+const WAYS: usize = 8;
+
+/// Slots a remembered entry, in percent: with so much room to spare a bucket seldom drops an entry
+/// before its time, and the two ghosts of a stripe (3 N entries) stay under 16 bytes a resident.
+const SLACK_PERCENT: u64 = 120;
+
+/// How far the wanted life may drift from the built one, in percent, before the table is rebuilt.
+const DRIFT_PERCENT: u64 = 10;
+
+/// Stamps an entry's life is measured in: fine enough for "near", and few enough that a slot is
+/// long overwritten before its 12-bit stamp comes round again.
+const STAMPS_A_LIFE: u64 = 512;
+
+const STAMP_BITS: u32 = 12;
+const STAMP_MASK: u32 = (1 << STAMP_BITS) - 1;
+
+const _: () = assert!(Trace::FINGERPRINT_BITS + STAMP_BITS + Trace::FREQ_BITS + 1 == u32::BITS);
+const _: () = assert!(STAMPS_A_LIFE * 4 <= 1 << STAMP_BITS);
+
+/// `fingerprint 16 | stamp 12 | freq 3 | live 1`. All zeroes is a free slot.
+#[derive(Clone, Copy, Debug, Default)]
+struct Trace(u32);
+
+impl Trace {
+    const FINGERPRINT_BITS: u32 = 16;
+    const FREQ_BITS: u32 = 3;
+    const LIVE: u32 = 1;
+
+    fn new(fingerprint: u32, stamp: u32, freq: u8) -> Trace {
+        debug_assert!(freq < 1 << Trace::FREQ_BITS);
+        Trace(fingerprint << 16 | (stamp & STAMP_MASK) << 4 | u32::from(freq) << 1 | Trace::LIVE)
+    }
+
+    fn is_live(self) -> bool {
+        self.0 & Trace::LIVE != 0
+    }
+
+    fn fingerprint(self) -> u32 {
+        self.0 >> 16
+    }
+
+    fn stamp(self) -> u32 {
+        self.0 >> 4 & STAMP_MASK
+    }
+
+    fn freq(self) -> u8 {
+        (self.0 >> 1) as u8 & 7
+    }
+}
+
+/// Half a cache line, so that a probe touches one.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(align(32))]
+struct Bucket([Trace; WAYS]);
+
+const _: () = assert!(size_of::<Bucket>() == 32);
+
+/// What a ghost knows about an entry that came back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Returned {
+    /// Its frequency when it left.
+    pub(super) freq: u8,
+    /// How many have been put since, to the accuracy of a stamp.
+    pub(super) age: u64,
+}
+
+/// Remembers the hashes that were put last, about `life` of them. Its clock counts its own puts,
+/// so an idle ghost forgets nothing.
+///
+/// A fingerprint may stand for another key: once in some thousand takes, a key is treated as
+/// returned that never was here. That costs a little of the hit ratio and nothing else.
+#[derive(Debug)]
+pub(super) struct Ghost {
+    buckets: Box<[Bucket]>,
+    life: u64,
+    /// Puts a stamp: `life` is `STAMPS_A_LIFE` stamps, or one put is one stamp where it is short.
+    stamp_puts: u64,
+    puts: u64,
+}
+
+impl Ghost {
+    /// A ghost that remembers nothing and has no memory until it is [`fit`](Ghost::fit).
+    pub(super) fn new() -> Ghost {
+        Ghost { buckets: Box::new([]), life: 0, stamp_puts: 1, puts: 0 }
+    }
+
+    /// Makes the ghost remember `life` puts, and rebuilds the table if that is far from the
+    /// present size. Callers say what they want before each put: the drift is what pays for the
+    /// rebuild.
+    #[inline]
+    pub(super) fn fit(&mut self, life: u64) {
+        if life.abs_diff(self.life) * 100 > self.life * DRIFT_PERCENT {
+            self.rebuild(life);
+        }
+    }
+
+    /// Remembers an entry, in the place of a dead one or else of the oldest in its bucket.
+    pub(super) fn put(&mut self, hash: KeyHash, freq: u8) {
+        if self.buckets.is_empty() {
+            return;
+        }
+        self.puts += 1;
+        let trace = Trace::new(fingerprint(hash), self.stamp(), freq);
+        self.store(bucket(spread(hash), self.buckets.len()), trace);
+    }
+
+    /// Forgets an entry and tells what was known about it, if it is remembered.
+    pub(super) fn take(&mut self, hash: KeyHash) -> Option<Returned> {
+        if self.buckets.is_empty() {
+            return None;
+        }
+        let fingerprint = fingerprint(hash);
+        let index = bucket(spread(hash), self.buckets.len());
+        for way in 0..WAYS {
+            let trace = self.buckets[index].0[way];
+            if trace.fingerprint() != fingerprint {
+                continue;
+            }
+            if let Some(age) = self.age(trace) {
+                self.buckets[index].0[way] = Trace::default();
+                return Some(Returned { freq: trace.freq(), age });
+            }
+        }
+        None
+    }
+
+    pub(super) fn clear(&mut self) {
+        *self = Ghost::new();
+    }
+
+    pub(super) fn overhead_bytes(&self) -> usize {
+        size_of_val(&*self.buckets)
+    }
+
+    /// A slot does not hold enough of its hash to say in which of the new buckets that share the
+    /// old one's range it belongs, so it goes to each: a copy in the wrong one is never found, and
+    /// ages like any other.
+    #[cold]
+    fn rebuild(&mut self, life: u64) {
+        let slots = life * SLACK_PERCENT / 100;
+        let buckets = slots.div_ceil(WAYS as u64).max(1) as usize;
+        let mut rebuilt = Ghost {
+            buckets: vec![Bucket::default(); buckets].into_boxed_slice(),
+            life,
+            stamp_puts: (life / STAMPS_A_LIFE).max(1),
+            puts: self.puts,
+        };
+        for (index, old) in self.buckets.iter().enumerate() {
+            let first = bucket(lowest(index, self.buckets.len()), buckets);
+            let last = bucket(lowest(index + 1, self.buckets.len()) - 1, buckets);
+            for &trace in &old.0 {
+                let Some(age) = self.age(trace) else { continue };
+                if age > life {
+                    continue;
+                }
+                let age_stamps = (age / rebuilt.stamp_puts) as u32;
+                let stamp = rebuilt.stamp().wrapping_sub(age_stamps);
+                let trace = Trace::new(trace.fingerprint(), stamp, trace.freq());
+                for index in first..=last {
+                    rebuilt.store(index, trace);
+                }
+            }
+        }
+        *self = rebuilt;
+    }
+
+    fn store(&mut self, index: usize, trace: Trace) {
+        let age = |slot| self.age(slot).unwrap_or(u64::MAX);
+        let slots = &self.buckets[index].0;
+        let oldest = (0..WAYS).max_by_key(|&way| age(slots[way])).expect("a bucket has ways");
+        if age(trace) <= age(slots[oldest]) {
+            self.buckets[index].0[oldest] = trace;
+        }
+    }
+
+    /// How many have been put since, or `None` for a free slot or a dead entry.
+    fn age(&self, trace: Trace) -> Option<u64> {
+        let stamps = self.stamp().wrapping_sub(trace.stamp()) & STAMP_MASK;
+        let age = u64::from(stamps) * self.stamp_puts;
+        (trace.is_live() && age <= self.life).then_some(age)
+    }
+
+    /// The present stamp; its upper bits are the caller's to drop.
+    fn stamp(&self) -> u32 {
+        (self.puts / self.stamp_puts) as u32
+    }
+}
+
+fn fingerprint(hash: KeyHash) -> u32 {
+    hash.0 as u32 & 0xffff
+}
+
+/// All of a stripe's hashes begin with the same bits, so a bucket is chosen by bits that depend on
+/// the lower ones.
+fn spread(hash: KeyHash) -> u64 {
+    hash.0.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32
+}
+
+/// Bucket `i` of `n` has the hashes from `lowest(i, n)` to `lowest(i + 1, n) - 1`: any number of
+/// buckets will do, not only powers of two.
+fn bucket(spread: u64, buckets: usize) -> usize {
+    ((spread * buckets as u64) >> 32) as usize
+}
+
+fn lowest(bucket: usize, buckets: usize) -> u64 {
+    ((bucket as u64) << 32).div_ceil(buckets as u64)
+}

@@ -1,0 +1,127 @@
+//! How operations wake the maintenance thread, ask something of it, and wait for it.
+
+use std::{
+    collections::VecDeque,
+    sync::mpsc::{self, Receiver, SyncSender},
+    time::Duration,
+};
+
+use crate::{
+    error::Error,
+    sync::{AtomicBool, Condvar, Mutex, Ordering::Relaxed},
+};
+
+/// What can be asked of the maintenance thread.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Request {
+    /// Copy everything that is only in RAM to disk.
+    Flush,
+    /// Forget everything.
+    Clear,
+    /// Copy what there is time for, write the snapshot, and end.
+    Close,
+}
+
+/// A request and where its answer goes.
+#[derive(Debug)]
+pub(crate) struct Call {
+    pub(crate) request: Request,
+    pub(crate) answer: SyncSender<Result<(), Error>>,
+}
+
+/// One thread sleeps by it, all others ring it.
+#[derive(Debug, Default)]
+pub(crate) struct Bell {
+    /// Guards what is asked. Nothing else is locked and nothing is done under it.
+    state: Mutex<State>,
+    /// The maintenance thread waits here for something to do.
+    rung: Condvar,
+    /// Operations wait here for room.
+    room: Condvar,
+    /// Whether a ring is worth taking the lock. Relaxed: a ring that sees it too late is
+    /// made up for by the sleeper's timeout.
+    asleep: AtomicBool,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    rung: bool,
+    calls: VecDeque<Call>,
+    waiting_for_room: usize,
+    /// Nobody answers any more.
+    ended: bool,
+}
+
+impl Bell {
+    /// Wakes the maintenance thread, if it sleeps.
+    pub(crate) fn ring(&self) {
+        if self.asleep.load(Relaxed) {
+            self.state.lock().rung = true;
+            self.rung.notify_one();
+        }
+    }
+
+    /// Asks for something and waits for the answer.
+    pub(crate) fn call(&self, request: Request) -> Result<(), Error> {
+        let (answer, answered) = mpsc::sync_channel(1);
+        self.post(Call { request, answer })?;
+        wait_for(&answered)
+    }
+
+    fn post(&self, call: Call) -> Result<(), Error> {
+        let mut state = self.state.lock();
+        if state.ended {
+            return Err(Error::Closed);
+        }
+        state.calls.push_back(call);
+        drop(state);
+        self.rung.notify_one();
+        Ok(())
+    }
+
+    /// Waits while `is_full`, which the maintenance thread changes.
+    pub(crate) fn wait_for_room(&self, is_full: impl Fn() -> bool) {
+        let mut state = self.state.lock();
+        state.waiting_for_room += 1;
+        while is_full() && !state.ended {
+            state.rung = true;
+            self.rung.notify_one();
+            self.room.wait(&mut state);
+        }
+        state.waiting_for_room -= 1;
+    }
+
+    /// Says that there may be room.
+    pub(crate) fn made_room(&self) {
+        if self.state.lock().waiting_for_room > 0 {
+            self.room.notify_all();
+        }
+    }
+
+    /// Sleeps until rung, called or `pause` is over; the call, if there is one.
+    pub(crate) fn sleep(&self, pause: Duration) -> Option<Call> {
+        let mut state = self.state.lock();
+        if !state.rung && state.calls.is_empty() {
+            self.asleep.store(true, Relaxed);
+            self.rung.wait_for(&mut state, pause);
+            self.asleep.store(false, Relaxed);
+        }
+        state.rung = false;
+        state.calls.pop_front()
+    }
+
+    /// Nobody will answer any more: every caller is sent off.
+    pub(crate) fn end(&self) {
+        let mut state = self.state.lock();
+        state.ended = true;
+        let unanswered = std::mem::take(&mut state.calls);
+        drop(state);
+        drop(unanswered);
+        self.room.notify_all();
+    }
+}
+
+fn wait_for(answered: &Receiver<Result<(), Error>>) -> Result<(), Error> {
+    // The sender is dropped unanswered where the thread has ended.
+    answered.recv().unwrap_or(Err(Error::Closed))
+}

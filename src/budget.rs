@@ -1,0 +1,156 @@
+//! The RAM budget: one number for the whole cache, lent to stripes.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// How the budget is divided. Made once, at open.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Plan {
+    /// What entries and the index of the disk tier may take together: bytes, or entries.
+    pub(crate) pool: u64,
+    pub(crate) stripes: u64,
+    /// The most that may wait to be written to disk, beside the pool.
+    pub(crate) leaving_max: u64,
+    /// The most bytes that the index may take.
+    pub(crate) index_max: u64,
+    /// Whether what leaves RAM is forgotten where the disk is behind.
+    pub(crate) sheds: bool,
+    /// Whether weights are bytes, so that the index takes from the pool.
+    pub(crate) in_bytes: bool,
+}
+
+/// What is taken of the RAM budget, and how much of it each stripe may take.
+///
+/// A stripe may fill an equal share of the pool. An entry that is large beside a share borrows its
+/// weight from all stripes, so that its stripe need not evict everything else for it; at most half
+/// of the pool is lent.
+///
+/// Every counter is Relaxed: each is a sum that only budgets depend on, and a stripe that sees one
+/// late evicts a moment later.
+#[derive(Debug)]
+pub(crate) struct Budget {
+    plan: Plan,
+    index: AtomicU64,
+    borrowed: AtomicU64,
+    leaving: AtomicU64,
+}
+
+impl Budget {
+    pub(crate) fn new(plan: Plan) -> Budget {
+        Budget { plan, index: AtomicU64::new(0), borrowed: AtomicU64::new(0), leaving: AtomicU64::new(0) }
+    }
+
+    /// What a stripe that has borrowed so much may hold.
+    pub(crate) fn capacity(&self, borrowed_here: u64) -> u64 {
+        let index = if self.plan.in_bytes { self.index.load(Relaxed) } else { 0 };
+        let taken = index + self.borrowed.load(Relaxed);
+        self.plan.pool.saturating_sub(taken) / self.plan.stripes + borrowed_here
+    }
+
+    /// The largest weight that an entry may have.
+    pub(crate) fn weight_max(&self) -> u64 {
+        let largest = if self.plan.in_bytes { self.plan.pool / 2 } else { self.plan.pool };
+        largest.min(u64::from(u32::MAX))
+    }
+
+    /// Lends to a stripe for a large entry. `false` if it is not large, or if too much is lent already; then
+    /// the stripe's own share must do.
+    pub(crate) fn lend(&self, weight: u64) -> bool {
+        let is_large = self.plan.stripes > 1 && weight > self.plan.pool / self.plan.stripes / 8;
+        let lend = |borrowed: u64| (borrowed + weight <= self.plan.pool / 2).then(|| borrowed + weight);
+        is_large && self.borrowed.fetch_update(Relaxed, Relaxed, lend).is_ok()
+    }
+
+    pub(crate) fn give_back(&self, weight: u64) {
+        self.borrowed.fetch_sub(weight, Relaxed);
+    }
+
+    /// An entry waits to be written and leaves RAM then.
+    pub(crate) fn add_leaving(&self, weight: u64) {
+        self.leaving.fetch_add(weight, Relaxed);
+    }
+
+    pub(crate) fn sub_leaving(&self, weight: u64) {
+        self.leaving.fetch_sub(weight, Relaxed);
+    }
+
+    pub(crate) fn leaving(&self) -> u64 {
+        self.leaving.load(Relaxed)
+    }
+
+    /// Whether as much waits to be written as may.
+    pub(crate) fn is_overloaded(&self) -> bool {
+        self.leaving() > self.plan.leaving_max
+    }
+
+    /// Whether an entry that leaves RAM now is to be forgotten.
+    pub(crate) fn must_shed(&self) -> bool {
+        self.sheds() && self.is_overloaded()
+    }
+
+    pub(crate) fn sheds(&self) -> bool {
+        self.plan.sheds
+    }
+
+    /// Whether enough waits to be written to be worth a write.
+    pub(crate) fn is_batch_waiting(&self) -> bool {
+        self.leaving() > self.plan.leaving_max / 4
+    }
+
+    /// The index of one stripe has another size.
+    pub(crate) fn resize_index(&self, old_bytes: usize, new_bytes: usize) {
+        self.index.fetch_add(new_bytes as u64, Relaxed);
+        self.index.fetch_sub(old_bytes as u64, Relaxed);
+    }
+
+    pub(crate) fn index_bytes(&self) -> u64 {
+        self.index.load(Relaxed)
+    }
+
+    /// Whether the index takes more than its share: the log must forget before its time.
+    pub(crate) fn is_index_full(&self) -> bool {
+        self.index_bytes() > self.plan.index_max
+    }
+
+    pub(crate) fn index_max(&self) -> u64 {
+        self.plan.index_max
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn budget() -> Budget {
+        Budget::new(Plan {
+            pool: 800,
+            stripes: 4,
+            leaving_max: 80,
+            index_max: 400,
+            sheds: true,
+            in_bytes: true,
+        })
+    }
+
+    #[test]
+    fn the_index_takes_from_every_share() {
+        let budget = budget();
+        assert_eq!(budget.capacity(0), 200);
+        budget.resize_index(0, 400);
+        assert_eq!(budget.capacity(0), 100);
+        assert!(!budget.is_index_full());
+        budget.resize_index(400, 401);
+        assert!(budget.is_index_full());
+    }
+
+    #[test]
+    fn shares_and_loans_add_up_to_the_pool() {
+        let budget = budget();
+        assert!(!budget.lend(25), "an eighth of a share is not large");
+        assert!(budget.lend(200));
+        assert_eq!(budget.capacity(200) + 3 * budget.capacity(0), 800);
+        assert!(budget.lend(200));
+        assert!(!budget.lend(26), "half of the pool is lent");
+        budget.give_back(200);
+        assert!(budget.lend(26));
+    }
+}

@@ -1,0 +1,177 @@
+//! Opening, flushing and closing: the tiers and the thread that maintains them.
+
+use std::{
+    sync::Arc,
+    thread::{self, JoinHandle},
+    time::Instant,
+};
+
+use crossbeam_epoch as epoch;
+
+use crate::{
+    bell::{Bell, Request},
+    budget::Budget,
+    builder::Builder,
+    codec::{Key, Value},
+    error::Error,
+    hits::HitCount,
+    limits::{DiskLimits, Limits},
+    log::{Log, LogOptions, Opened, Source},
+    maintenance::Maintenance,
+    shard::{DiskState, Stripe, expiry::Expiry},
+    stats::Recovery,
+    sync::Mutex,
+    tiers::Tiers,
+    time::Clock,
+};
+
+/// The tiers and their maintenance thread, closed together.
+pub(crate) struct Engine<K: Key, V: Value> {
+    tiers: Arc<Tiers<K, V>>,
+    /// The maintenance thread, until the close; there is none without a disk. Guards the close:
+    /// a second one waits for the first.
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl<K: Key, V: Value> Engine<K, V> {
+    pub(crate) fn open(builder: Builder<K, V>) -> Result<Engine<K, V>, Error> {
+        let started = Instant::now();
+        let mut limits = Limits::of(&builder)?;
+        let Some(disk) = limits.disk.take() else {
+            let clock = Arc::new(Clock::new(Arc::clone(&builder.io)));
+            let tiers = tiers(&builder, &limits, clock, random_seed()?, None);
+            tiers.stripes.iter().for_each(Stripe::set_loaded);
+            return Ok(Engine { tiers: Arc::new(tiers), thread: Mutex::new(None) });
+        };
+        let Opened { log, appender, source, report } =
+            Log::open(Arc::clone(&builder.io), log_options(&builder, disk))?;
+        let (clock, seed) = (Arc::clone(log.clock()), log.hash_seed());
+        let mut tiers = tiers(&builder, &limits, clock, seed, Some(log));
+        let found = tiers.take_over(source);
+        tiers.recovery = Recovery::of(report, found, started.elapsed());
+        let tiers = Arc::new(tiers);
+        let maintenance = Maintenance::new(Arc::clone(&tiers), appender, limits.close_deadline);
+        let thread = thread::Builder::new()
+            .name("embercache".to_owned())
+            .spawn(|| maintenance.run())
+            .map_err(|source| Error::Io {
+                action: "starting the thread for",
+                path: builder.dir.unwrap_or_default(),
+                source,
+            })?;
+        Ok(Engine { tiers, thread: Mutex::new(Some(thread)) })
+    }
+
+    pub(crate) fn tiers(&self) -> Arc<Tiers<K, V>> {
+        Arc::clone(&self.tiers)
+    }
+
+    pub(crate) fn flush(&self) -> Result<(), Error> {
+        if self.tiers.log.is_some() { self.tiers.bell.call(Request::Flush) } else { Ok(()) }
+    }
+
+    pub(crate) fn close(&self) -> Result<(), Error> {
+        let mut thread = self.thread.lock();
+        if self.tiers.log.is_none() {
+            self.tiers.for_each_shard(|shard| shard.close());
+            return Ok(());
+        }
+        let Some(thread) = thread.take() else { return Ok(()) };
+        let closed = self.tiers.bell.call(Request::Close);
+        // A value that holds the last handle may be dropped by the maintenance thread itself.
+        if thread.thread().id() != thread::current().id() && thread.join().is_err() {
+            tracing::error!("the maintenance thread panicked");
+        }
+        closed
+    }
+}
+
+impl<K: Key, V: Value> Drop for Engine<K, V> {
+    fn drop(&mut self) {
+        if let Err(error) = self.close() {
+            tracing::warn!(%error, "the cache was not closed cleanly");
+        }
+        // What was retired is dropped now rather than at somebody's next look-up.
+        epoch::pin().flush();
+    }
+}
+
+fn log_options<K: Key, V: Value>(builder: &Builder<K, V>, disk: DiskLimits) -> LogOptions {
+    LogOptions {
+        dir: disk.dir,
+        capacity_bytes: disk.capacity_bytes,
+        segment_bytes: disk.segment_bytes,
+        batch_bytes: disk.batch_bytes,
+        durability: builder.durability,
+        read_mode: builder.read_mode,
+        key_codec: K::ID.0,
+        value_codec: V::ID.0,
+        schema_version: builder.schema_version,
+        on_mismatch: builder.on_mismatch,
+    }
+}
+
+fn tiers<K: Key, V: Value>(
+    builder: &Builder<K, V>,
+    limits: &Limits,
+    clock: Arc<Clock>,
+    hash_seed: u64,
+    log: Option<Arc<Log>>,
+) -> Tiers<K, V> {
+    let budget = Arc::new(Budget::new(limits.plan));
+    let expiry = Arc::new(Expiry::new(clock, builder.time_to_live, builder.time_to_idle));
+    let disk = if log.is_some() { DiskState::Filling } else { DiskState::Absent };
+    let new_stripe = |number: u64| {
+        let seed = hash_seed.wrapping_add(number);
+        let stripe = Stripe::new(Arc::clone(&budget), Arc::clone(&expiry), builder.admission, seed);
+        stripe.lock(&epoch::pin()).set_disk(disk);
+        stripe
+    };
+    Tiers {
+        stripes: (0..limits.plan.stripes).map(new_stripe).collect(),
+        stripe_bits: limits.stripe_bits,
+        hash_seed,
+        log,
+        bell: Bell::default(),
+        ram_hits: HitCount::new(),
+        write_behind: limits.write_behind,
+        weigher: builder.weigher.clone(),
+        disk_filter: builder.disk_filter.clone(),
+        counts_entries: !limits.plan.in_bytes,
+        snapshot: Mutex::new(None),
+        recovery: Recovery::default(),
+        budget,
+        expiry,
+    }
+}
+
+impl<K: Key, V: Value> Tiers<K, V> {
+    /// Takes over what was found on disk; how many entries that is known to be.
+    fn take_over(&mut self, source: Source) -> u64 {
+        match source {
+            Source::Snapshot(reader) => {
+                let found = reader.len();
+                self.snapshot = Mutex::new(Some(reader));
+                return found;
+            }
+            Source::Entries => {
+                if let Some(log) = &self.log {
+                    self.recover(log, 0..self.stripes.len());
+                }
+            }
+            Source::Cold => {}
+        }
+        self.stripes.iter().for_each(Stripe::set_loaded);
+        let mut found = 0;
+        self.for_each_shard(|shard| found += shard.len());
+        found
+    }
+}
+
+fn random_seed() -> Result<u64, Error> {
+    getrandom::u64().map_err(|error| Error::Io {
+        action: "drawing a random seed from",
+        path: "the system".into(),
+        source: std::io::Error::other(error),
+    })
+}

@@ -1,0 +1,154 @@
+//! The options, checked once and worked out.
+
+use std::{path::PathBuf, thread, time::Duration};
+
+use crate::{
+    budget::Plan,
+    builder::{Budget, Builder, KIB, MIB, Overload, WriteBehind},
+    error::Error,
+    location::Location,
+    options::Durability,
+};
+
+/// Stripes for each core: enough that two threads seldom meet at one.
+const STRIPES_PER_CORE: u64 = 16;
+/// A stripe whose share is smaller than this has too few entries for its policy to learn from.
+const STRIPE_SHARE_MIN: u64 = MIB;
+/// POLICY: no more stripes than entries by this.
+const STRIPE_ENTRIES_MIN: u64 = 256;
+const STRIPES_MAX: u64 = 1024;
+
+const RAM_ONLY_MIN: u64 = 64 * KIB;
+const RAM_MIN: u64 = MIB;
+const SEGMENT_MIN: u64 = 64 * KIB;
+const SEGMENTS_MIN: u64 = 4;
+const DISK_MAX: u64 = 64 << 40;
+const ENTRIES_MAX: u64 = 1 << 31;
+const BATCH_MAX: u64 = MIB;
+const WRITE_BEHIND_MIN: Duration = Duration::from_millis(10);
+
+/// What the options come to.
+pub(crate) struct Limits {
+    pub(crate) plan: Plan,
+    pub(crate) stripe_bits: u32,
+    pub(crate) write_behind: WriteBehind,
+    pub(crate) close_deadline: Duration,
+    /// The disk tier's, if there is one.
+    pub(crate) disk: Option<DiskLimits>,
+}
+
+pub(crate) struct DiskLimits {
+    pub(crate) dir: PathBuf,
+    pub(crate) capacity_bytes: u64,
+    pub(crate) segment_bytes: u32,
+    pub(crate) batch_bytes: usize,
+}
+
+impl Limits {
+    /// Checks every option against the limits documented at its method.
+    pub(crate) fn of<K, V>(builder: &Builder<K, V>) -> Result<Limits, Error> {
+        if builder.durability == Durability::PowerLoss {
+            return Err(Error::Unsupported { what: "Durability::PowerLoss" });
+        }
+        check("index_share", builder.index_percent, 1, 90)?;
+        if let WriteBehind::After(interval) = builder.write_behind {
+            let ms = u64::try_from(interval.as_millis()).unwrap_or(u64::MAX);
+            check("write_behind (in ms)", ms, WRITE_BEHIND_MIN.as_millis() as u64, u64::MAX)?;
+        }
+        let disk = builder.dir.clone().map(|dir| disk_limits(builder, dir)).transpose()?;
+        let stripes = stripes(builder)?;
+        Ok(Limits {
+            plan: plan(builder, disk.as_ref(), stripes)?,
+            stripe_bits: stripes.ilog2(),
+            write_behind: builder.write_behind,
+            close_deadline: builder.close_deadline,
+            disk,
+        })
+    }
+}
+
+fn disk_limits<K, V>(builder: &Builder<K, V>, dir: PathBuf) -> Result<DiskLimits, Error> {
+    let capacity_bytes = builder.disk_bytes;
+    check("disk", capacity_bytes, SEGMENTS_MIN * SEGMENT_MIN, DISK_MAX)?;
+    let segment_max = u64::from(Location::SEGMENT_BYTES_MAX);
+    let segment_bytes = match builder.segment_bytes {
+        Some(bytes) => {
+            check("segment_size", bytes, SEGMENT_MIN, segment_max.min(capacity_bytes / SEGMENTS_MIN))?;
+            if !bytes.is_power_of_two() {
+                let allowed = "a power of two".to_owned();
+                return Err(Error::Option { option: "segment_size", found: bytes, allowed });
+            }
+            bytes
+        }
+        None => {
+            let few = (capacity_bytes / 256).next_power_of_two().clamp(4 * MIB, segment_max);
+            few.min(floor_power_of_two(capacity_bytes / 16).max(SEGMENT_MIN))
+        }
+    };
+    Ok(DiskLimits {
+        dir,
+        capacity_bytes,
+        segment_bytes: segment_bytes as u32,
+        batch_bytes: batch_bytes(builder).min(segment_bytes / 2) as usize,
+    })
+}
+
+/// What is gathered before it is written at once, out of the RAM budget.
+fn batch_bytes<K, V>(builder: &Builder<K, V>) -> u64 {
+    match builder.budget {
+        Budget::Bytes(bytes) => (bytes / 16).clamp(64 * KIB, BATCH_MAX),
+        Budget::Entries(_) => BATCH_MAX,
+    }
+}
+
+fn stripes<K, V>(builder: &Builder<K, V>) -> Result<u64, Error> {
+    let useful = match builder.budget {
+        Budget::Bytes(bytes) => bytes / STRIPE_SHARE_MIN,
+        Budget::Entries(entries) => entries / STRIPE_ENTRIES_MIN,
+    };
+    match builder.stripes {
+        Some(stripes) => {
+            check("stripes", stripes, 1, STRIPES_MAX)?;
+            if !stripes.is_power_of_two() {
+                let allowed = "a power of two".to_owned();
+                return Err(Error::Option { option: "stripes", found: stripes, allowed });
+            }
+            Ok(stripes)
+        }
+        None => {
+            let cores = thread::available_parallelism().map_or(1, |cores| cores.get() as u64);
+            Ok(floor_power_of_two((cores * STRIPES_PER_CORE).min(useful).clamp(1, STRIPES_MAX)))
+        }
+    }
+}
+
+fn plan<K, V>(builder: &Builder<K, V>, disk: Option<&DiskLimits>, stripes: u64) -> Result<Plan, Error> {
+    let sheds = builder.overload == Overload::Shed;
+    match builder.budget {
+        Budget::Bytes(bytes) => {
+            check("ram", bytes, if disk.is_some() { RAM_MIN } else { RAM_ONLY_MIN }, u64::MAX)?;
+            let batch = disk.map_or(0, |disk| disk.batch_bytes as u64);
+            let leaving_max = disk.map_or(0, |_| (bytes / 8).min(16 * MIB));
+            let pool = bytes - batch - leaving_max;
+            let index_max = bytes * builder.index_percent / 100;
+            Ok(Plan { pool, stripes, leaving_max, index_max, sheds, in_bytes: true })
+        }
+        Budget::Entries(entries) => {
+            check("ram_entries", entries, 1, ENTRIES_MAX)?;
+            let leaving_max = (entries / 8).max(16);
+            Ok(Plan { pool: entries, stripes, leaving_max, index_max: u64::MAX, sheds, in_bytes: false })
+        }
+    }
+}
+
+fn check(option: &'static str, found: u64, min: u64, max: u64) -> Result<(), Error> {
+    if (min..=max).contains(&found) {
+        return Ok(());
+    }
+    let allowed = if max == u64::MAX { format!("{min} at least") } else { format!("{min} to {max}") };
+    Err(Error::Option { option, found, allowed })
+}
+
+fn floor_power_of_two(number: u64) -> u64 {
+    1 << number.max(1).ilog2()
+}

@@ -1,0 +1,321 @@
+//! Writing segments: one owner, no lock.
+
+use std::{
+    io,
+    sync::{Arc, atomic::Ordering::Relaxed},
+};
+
+use super::{
+    Log,
+    directory::failed,
+    footer::{self, FooterEntry, Trailer},
+    journal::Event,
+    record::{self, RecordHeader, place, record_bytes},
+    segment::{self, Bytes, Segment},
+};
+use crate::{
+    error::Error,
+    hash::KeyHash,
+    io::IoFile,
+    location::{Location, Seq},
+    options::ReadMode,
+};
+
+/// A segment is sealed before its seqs span more than this, half of what the footer can express:
+/// the other half is for seqs drawn between the question and the append.
+const SEQ_SPAN_MAX: u64 = 1 << 31;
+
+/// Fills segments with batches of records. Owned by the one thread that writes values.
+///
+/// A record is staged (built and summed up, no lock held), then accepted (under the key's stripe
+/// lock, which is what makes rule R2 one step) or abandoned, and written with its batch.
+///
+/// # Invariants
+///
+/// 1. The batch holds whole accepted records, and behind them at most one staged one.
+/// 2. `footer` describes every record of the active segment: `footer_written` bytes of it those
+///    on disk, the rest those in the batch.
+/// 3. A batch that failed is dead on disk before `write` returns (R6), unless it returns
+///    [`Error::NotDurable`].
+#[derive(Debug)]
+pub(crate) struct Appender {
+    log: Arc<Log>,
+    active: Option<Active>,
+    batch: Vec<u8>,
+    staged: Option<Staged>,
+    /// Encoded entries; kept between segments for its memory.
+    footer: Vec<u8>,
+    footer_written: usize,
+}
+
+#[derive(Debug)]
+struct Active {
+    segment: Arc<Segment>,
+    file: Arc<dyn IoFile>,
+    /// Where the batch will go.
+    end: u32,
+    max_seq: Seq,
+}
+
+#[derive(Debug)]
+struct Staged {
+    /// Its offset in the batch.
+    start: usize,
+    hash: KeyHash,
+    header: RecordHeader,
+}
+
+impl Appender {
+    pub(crate) fn new(log: Arc<Log>) -> Appender {
+        let batch = Vec::with_capacity(log.options.batch_bytes);
+        Appender { log, active: None, batch, staged: None, footer: Vec::new(), footer_written: 0 }
+    }
+
+    /// Whether there is an active segment with room for such a record and its footer entry.
+    pub(crate) fn fits(&self, key_len: usize, value_len: usize) -> bool {
+        let Some(active) = &self.active else {
+            return false;
+        };
+        let base_seq = active.segment.header.base_seq;
+        let footer_bytes = self.footer.len() + footer::ENTRY_BYTES + footer::TRAILER_BYTES;
+        let end = u64::from(active.end)
+            + self.batch.len() as u64
+            + record_bytes(key_len, value_len)
+            + footer_bytes as u64;
+        end <= u64::from(self.log.options.segment_bytes) && self.log.peek_seq().0 - base_seq.0 < SEQ_SPAN_MAX
+    }
+
+    /// Whether such a record is never stored: it would take more than a quarter of a segment.
+    pub(crate) fn too_large(&self, key_len: usize, value_len: usize) -> bool {
+        key_len > usize::from(u16::MAX)
+            || record_bytes(key_len, value_len) > u64::from(self.log.options.segment_bytes / 4)
+    }
+
+    /// Builds a record at the batch's end.
+    ///
+    /// # Panics
+    ///
+    /// If it does not fit, or another record is staged.
+    pub(crate) fn stage(&mut self, hash: KeyHash, key: &[u8], value: &[u8], expiry: u32, idle: bool) {
+        assert!(self.staged.is_none(), "one record is staged at a time");
+        assert!(self.fits(key.len(), value.len()), "the record does not fit: roll first");
+        let start = self.batch.len();
+        let payload = record::payload_check(key, value, self.place(start));
+        let header = RecordHeader {
+            payload,
+            seq: Seq(0),
+            value_len: u32::try_from(value.len()).expect("a value that fits a segment"),
+            expiry,
+            key_len: u16::try_from(key.len()).expect("the caller asked too_large"),
+            idle,
+        };
+        self.batch.extend_from_slice(&[0; record::HEADER_BYTES]);
+        self.batch.extend_from_slice(key);
+        self.batch.extend_from_slice(value);
+        self.batch.resize(start + header.record_bytes() as usize, 0);
+        // So that `accept` need not allocate.
+        self.footer.reserve(footer::ENTRY_BYTES);
+        self.staged = Some(Staged { start, hash, header });
+    }
+
+    /// Keeps the staged record, as of `seq`. The caller holds the key's stripe lock, under which
+    /// it drew `seq` and found the value still current.
+    ///
+    /// # Panics
+    ///
+    /// If nothing is staged.
+    pub(crate) fn accept(&mut self, seq: Seq) -> Location {
+        let Staged { start, hash, mut header } = self.staged.take().expect("a staged record");
+        header.seq = seq;
+        let place = self.place(start);
+        self.batch[start..start + record::HEADER_BYTES].copy_from_slice(&header.encode(place));
+        let active = self.active.as_mut().expect("stage() found one");
+        let location = Location::new(active.segment.id(), active.end + start as u32);
+        let len = header.record_bytes() as u32;
+        let entry = FooterEntry { hash, seq, location, len, expiry: header.expiry };
+        self.footer.extend_from_slice(&entry.encode(active.segment.header.base_seq));
+        active.max_seq = active.max_seq.max(seq);
+        location
+    }
+
+    /// Drops the staged record, if there is one.
+    pub(crate) fn abandon(&mut self) {
+        if let Some(staged) = self.staged.take() {
+            self.batch.truncate(staged.start);
+        }
+    }
+
+    /// The bytes of accepted records that are not written yet.
+    pub(crate) fn batch_len(&self) -> usize {
+        self.staged.as_ref().map_or(self.batch.len(), |staged| staged.start)
+    }
+
+    pub(crate) fn batch_full(&self) -> bool {
+        self.batch_len() >= self.log.options.batch_bytes
+    }
+
+    /// Writes the batch. Afterwards every accepted location can be read, or, on an error, none of
+    /// the batch ever will, and the next record needs a new segment.
+    ///
+    /// # Panics
+    ///
+    /// If a record is staged.
+    pub(crate) fn write(&mut self) -> Result<(), Error> {
+        assert!(self.staged.is_none(), "accept or abandon the staged record first");
+        let Some(active) = &mut self.active else {
+            return Ok(());
+        };
+        if self.batch.is_empty() {
+            return Ok(());
+        }
+        match active.file.write_all_at(&self.batch, u64::from(active.end)) {
+            Ok(()) => {
+                active.end += self.batch.len() as u32;
+                active.segment.publish(active.end);
+                self.log.counters.data_bytes.fetch_add(self.batch.len() as u64, Relaxed);
+                self.footer_written = self.footer.len();
+                self.empty_batch();
+                Ok(())
+            }
+            Err(error) => self.discard(error),
+        }
+    }
+
+    /// Seals the active segment, if there is one.
+    ///
+    /// # Panics
+    ///
+    /// If the batch is not empty.
+    pub(crate) fn seal(&mut self) -> Result<(), Error> {
+        assert!(self.batch.is_empty(), "write the batch before sealing");
+        let Some(active) = self.active.take() else {
+            return Ok(());
+        };
+        let id = active.segment.id();
+        let footer = std::mem::take(&mut self.footer);
+        let sealed = if footer.is_empty() {
+            self.log.remove_segment(id);
+            Ok(())
+        } else {
+            self.finish(&active, &footer)
+        };
+        self.footer = footer;
+        self.footer.clear();
+        self.footer_written = 0;
+        sealed
+    }
+
+    /// Seals the active segment and starts the next.
+    ///
+    /// # Panics
+    ///
+    /// If the batch is not empty.
+    pub(crate) fn roll(&mut self) -> Result<(), Error> {
+        // A segment that could not be sealed is readable and complete: it costs a scan, no more.
+        // Whether the disk takes a new one is told by trying.
+        let _ = self.seal();
+        let (segment, file) = self.log.create_segment()?;
+        let end = segment::HEADER_BYTES as u32;
+        self.active = Some(Active { segment, file, end, max_seq: Seq(0) });
+        Ok(())
+    }
+
+    /// Writes footer and trailer, and puts the sealed segment in the active one's place. If the
+    /// disk refuses, the segment stays readable without them.
+    fn finish(&self, active: &Active, footer: &[u8]) -> Result<(), Error> {
+        let segment::SegmentHeader { base_seq, salt, id, .. } = active.segment.header;
+        let trailer = Trailer::of(footer, base_seq, active.end, salt);
+        let result = write_footer(&*active.file, footer, &trailer, salt);
+        let sealed = match &result {
+            Ok(file_bytes) => {
+                let written = file_bytes - u64::from(active.end);
+                self.log.counters.footer_bytes.fetch_add(written, Relaxed);
+                self.log.counters.segments_sealed.fetch_add(1, Relaxed);
+                Segment::finished(
+                    active.segment.header,
+                    readable(&active.file, *file_bytes, self.log.options.read_mode),
+                    active.end,
+                    Ok(trailer),
+                    *file_bytes,
+                    self.log.hash_seed,
+                )
+            }
+            Err(_) => {
+                // Gives back what was reserved; if that fails too, the file is only too long.
+                let _ = active.file.set_len(u64::from(active.end));
+                Segment::finished(
+                    active.segment.header,
+                    Bytes::File(Arc::clone(&active.file)),
+                    active.end,
+                    Err(active.max_seq),
+                    active.file.len().unwrap_or(active.segment.file_bytes),
+                    self.log.hash_seed,
+                )
+            }
+        };
+        self.log.replace_segment(sealed);
+        result.map(drop).map_err(|error| self.failed("sealing", id, error))
+    }
+
+    /// Makes the failed batch dead on disk and gives the segment up.
+    fn discard(&mut self, error: io::Error) -> Result<(), Error> {
+        self.empty_batch();
+        self.footer.truncate(self.footer_written);
+        let active = self.active.as_ref().expect("write() found one");
+        let (id, end) = (active.segment.id(), active.end);
+        // Cut off, a part of the batch that did reach the file cannot come back.
+        let cut = active.file.set_len(u64::from(end)).and_then(|()| active.file.len());
+        let error = self.failed("writing", id, error);
+        let dead = match cut {
+            Ok(len) if len == u64::from(end) => Ok(()),
+            _ => self.log.record(Event::TailDead(id, end)).map(drop),
+        };
+        // What the segment holds from before is as good as ever, with a footer or without.
+        let _ = self.seal();
+        dead.and(Err(error))
+    }
+
+    fn empty_batch(&mut self) {
+        self.batch.clear();
+        // One record larger than the batch must not keep its memory for ever.
+        self.batch.shrink_to(self.log.options.batch_bytes * 2);
+    }
+
+    /// What seeds the checks of the record at `start` of the batch.
+    fn place(&self, start: usize) -> u64 {
+        let active = self.active.as_ref().expect("stage() found one");
+        place(active.segment.header.salt, active.end + start as u32)
+    }
+
+    fn failed(&self, action: &'static str, id: crate::location::SegmentId, error: io::Error) -> Error {
+        self.log.counters.write_errors.fetch_add(1, Relaxed);
+        failed(action, &self.log.directory.segment(id), error)
+    }
+}
+
+/// Writes footer and trailer behind the data and cuts the file to that length, which it returns.
+pub(super) fn write_footer(
+    file: &dyn IoFile,
+    entries: &[u8],
+    trailer: &Trailer,
+    salt: u64,
+) -> io::Result<u64> {
+    let bytes = [entries, &trailer.encode(salt)].concat();
+    let data_end = u64::from(trailer.data_end);
+    file.write_all_at(&bytes, data_end)?;
+    let file_bytes = data_end + bytes.len() as u64;
+    file.set_len(file_bytes)?;
+    Ok(file_bytes)
+}
+
+/// How a file that has its last length is read from now on.
+pub(super) fn readable(file: &Arc<dyn IoFile>, file_bytes: u64, mode: ReadMode) -> Bytes {
+    match mode {
+        ReadMode::Map => match file.map(file_bytes as usize) {
+            Ok(map) => Bytes::Map(map),
+            // Some file systems cannot map.
+            Err(_) => Bytes::File(Arc::clone(file)),
+        },
+        ReadMode::Strict => Bytes::File(Arc::clone(file)),
+    }
+}

@@ -1,0 +1,24 @@
+//! What the log has done since it was opened.
+
+use std::sync::atomic::AtomicU64;
+
+/// Counts for the statistics. All Relaxed: nothing correct depends on them.
+#[derive(Debug, Default)]
+pub(crate) struct LogCounters {
+    pub(crate) data_bytes: AtomicU64,
+    pub(crate) footer_bytes: AtomicU64,
+    pub(crate) journal_bytes: AtomicU64,
+    pub(crate) snapshot_bytes: AtomicU64,
+    pub(crate) state_bytes: AtomicU64,
+    /// Records of any kind appended to the journal.
+    pub(crate) journal_records: AtomicU64,
+    /// Reads that the disk refused.
+    pub(crate) read_errors: AtomicU64,
+    /// Records, footers and snapshot blocks that failed their check.
+    pub(crate) damaged: AtomicU64,
+    /// Writes that the disk refused, of any file.
+    pub(crate) write_errors: AtomicU64,
+    pub(crate) segments_sealed: AtomicU64,
+    pub(crate) segments_unlinked: AtomicU64,
+    pub(crate) segments_quarantined: AtomicU64,
+}

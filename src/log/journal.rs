@@ -1,0 +1,311 @@
+//! The invalidation journal: what must not come back, one small record each.
+
+use std::{collections::VecDeque, io, sync::Arc};
+
+use parking_lot::Mutex;
+
+use super::{
+    directory::Directory,
+    invalidations::Invalidations,
+    layout::{JOURNAL_MAGIC, JOURNAL_VERSION, is_checked, is_zero, put, put_check, u16_at, u32_at, u64_at},
+    state::{State, StateFile},
+};
+use crate::{
+    hash::KeyHash,
+    io::{IoFile, OpenMode},
+    location::{SegmentId, Seq},
+};
+
+pub(crate) const HEADER_BYTES: usize = 64;
+pub(crate) const ENTRY_BYTES: usize = 32;
+/// Every journal file has this length from its creation on: a shorter one has lost something.
+pub(crate) const FILE_BYTES: usize = 1 << 20;
+
+const _: () = assert!((FILE_BYTES - HEADER_BYTES).is_multiple_of(ENTRY_BYTES));
+
+/// Something that makes records dead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Event {
+    /// Every older record of this hash.
+    Invalidate(KeyHash),
+    /// Every older record.
+    Barrier,
+    /// Every record of this segment.
+    SegmentDead(SegmentId),
+    /// Every record at or behind this offset of the segment.
+    TailDead(SegmentId, u32),
+}
+
+/// An event in its place in the order of all events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Entry {
+    pub(crate) event: Event,
+    pub(crate) seq: Seq,
+}
+
+impl Entry {
+    /// `place` ties the entry to its file and offset: the salt XOR the offset.
+    pub(crate) fn encode(&self, place: u64) -> [u8; ENTRY_BYTES] {
+        let (kind, operand, operand2) = match self.event {
+            Event::Invalidate(hash) => (1, hash.0, 0),
+            Event::Barrier => (2, 0, 0),
+            Event::SegmentDead(id) => (3, u64::from(id.get()), 0),
+            Event::TailDead(id, offset) => (4, u64::from(id.get()), offset),
+        };
+        let mut bytes = [0; ENTRY_BYTES];
+        put(&mut bytes, 0, operand.to_le_bytes());
+        put(&mut bytes, 8, self.seq.0.to_le_bytes());
+        bytes[16] = kind;
+        put(&mut bytes, 20, operand2.to_le_bytes());
+        put_check(&mut bytes, place);
+        bytes
+    }
+
+    /// `None` for whatever this release did not write there and for what it does not understand.
+    pub(crate) fn decode(bytes: &[u8; ENTRY_BYTES], place: u64) -> Option<Entry> {
+        if !is_checked(bytes, place) || !is_zero(&bytes[17..20]) {
+            return None;
+        }
+        let operand = u64_at(bytes, 0);
+        let id = || SegmentId::new(u32::try_from(operand).ok()?);
+        let event = match bytes[16] {
+            1 => Event::Invalidate(KeyHash(operand)),
+            2 => Event::Barrier,
+            3 => Event::SegmentDead(id()?),
+            4 => Event::TailDead(id()?, u32_at(bytes, 20)),
+            _ => return None,
+        };
+        Some(Entry { event, seq: Seq(u64_at(bytes, 8)) })
+    }
+}
+
+/// The first bytes of a journal file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct JournalHeader {
+    pub(crate) number: u32,
+    pub(crate) epoch: u64,
+    pub(crate) salt: u64,
+    /// Every entry of the files before has a lower seq.
+    pub(crate) first_seq: Seq,
+}
+
+impl JournalHeader {
+    pub(crate) fn encode(&self) -> [u8; HEADER_BYTES] {
+        let mut bytes = [0; HEADER_BYTES];
+        put(&mut bytes, 0, JOURNAL_MAGIC);
+        put(&mut bytes, 8, JOURNAL_VERSION.to_le_bytes());
+        put(&mut bytes, 12, self.number.to_le_bytes());
+        put(&mut bytes, 16, self.epoch.to_le_bytes());
+        put(&mut bytes, 24, self.salt.to_le_bytes());
+        put(&mut bytes, 32, self.first_seq.0.to_le_bytes());
+        put_check(&mut bytes, 0);
+        bytes
+    }
+
+    pub(crate) fn decode(bytes: &[u8; HEADER_BYTES]) -> Option<JournalHeader> {
+        let known =
+            bytes[..8] == JOURNAL_MAGIC && u16_at(bytes, 8) == JOURNAL_VERSION && is_checked(bytes, 0);
+        known.then_some(JournalHeader {
+            number: u32_at(bytes, 12),
+            epoch: u64_at(bytes, 16),
+            salt: u64_at(bytes, 24),
+            first_seq: Seq(u64_at(bytes, 32)),
+        })
+    }
+}
+
+/// The files of the journal, and the one that is written.
+///
+/// # Invariants
+///
+/// 1. STATE names the range of numbers that must exist, and does so before the first entry of a
+///    new file is written and before an old file is unlinked.
+/// 2. Entries lie without a gap: a slot is used again until its write has succeeded.
+/// 3. A file is never appended to by another run than the one that created it.
+#[derive(Debug)]
+pub(crate) struct Journal {
+    directory: Arc<Directory>,
+    epoch: u64,
+    current: Option<Current>,
+    /// Number and first seq of every file, the current one last.
+    files: VecDeque<(u32, Seq)>,
+    next_number: u32,
+    /// Files from this number on were written by this run.
+    first_own: u32,
+}
+
+#[derive(Debug)]
+struct Current {
+    file: Arc<dyn IoFile>,
+    salt: u64,
+    end: usize,
+}
+
+impl Journal {
+    /// Goes on behind the files of earlier runs.
+    pub(crate) fn new(
+        directory: Arc<Directory>,
+        epoch: u64,
+        files: VecDeque<(u32, Seq)>,
+        next_number: u32,
+    ) -> Journal {
+        Journal { directory, epoch, current: None, files, next_number, first_own: next_number }
+    }
+
+    /// Appends an entry: one write. `next_seq` must be above every seq drawn so far. Returns the
+    /// bytes written.
+    pub(crate) fn append(
+        &mut self,
+        entry: Entry,
+        next_seq: Seq,
+        state: &Mutex<StateFile>,
+    ) -> io::Result<usize> {
+        let mut written = ENTRY_BYTES;
+        if self.current.as_ref().is_none_or(|current| current.end == FILE_BYTES) {
+            self.current = None;
+            self.current = Some(self.create(next_seq, state)?);
+            written += HEADER_BYTES;
+        }
+        let current = self.current.as_mut().expect("made above");
+        let offset = current.end as u64;
+        current.file.write_all_at(&entry.encode(current.salt ^ offset), offset)?;
+        current.end += ENTRY_BYTES;
+        Ok(written)
+    }
+
+    fn create(&mut self, first_seq: Seq, state: &Mutex<StateFile>) -> io::Result<Current> {
+        let number = self.next_number;
+        let path = self.directory.journal(number);
+        // A file of that number has never been named by STATE: it has no entries (invariant 1).
+        match self.directory.io.unlink(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let file = self.directory.io.open(&path, OpenMode::CreateNew)?;
+        file.allocate(FILE_BYTES as u64)?;
+        let salt = getrandom::u64().map_err(io::Error::other)?;
+        let header = JournalHeader { number, epoch: self.epoch, salt, first_seq };
+        file.write_all_at(&header.encode(), 0)?;
+        let start = self.files.front().map_or(number, |&(first, _)| first);
+        self.name_range(start, number + 1, state)?;
+        self.files.push_back((number, first_seq));
+        self.next_number += 1;
+        Ok(Current { file, salt, end: HEADER_BYTES })
+    }
+
+    /// Deletes the files whose every entry is older than every record there is (R5).
+    pub(crate) fn trim(&mut self, min_base_seq: Seq, state: &Mutex<StateFile>) -> io::Result<()> {
+        while let Some(&(_, bound)) = self.files.get(1) {
+            if bound > min_base_seq {
+                break;
+            }
+            self.name_range(self.files[1].0, self.next_number, state)?;
+            let (number, _) = self.files.pop_front().expect("there are two");
+            // What stays behind is outside of STATE's range, and the next start deletes it.
+            self.directory.io.unlink(&self.directory.journal(number))?;
+        }
+        Ok(())
+    }
+
+    /// Makes this run's files outlive the machine.
+    pub(crate) fn sync(&self) -> io::Result<()> {
+        for &(number, _) in self.files.iter().filter(|(number, _)| *number >= self.first_own) {
+            self.directory.io.open(&self.directory.journal(number), OpenMode::Read)?.sync()?;
+        }
+        Ok(())
+    }
+
+    #[cfg(test)]
+    pub(crate) fn numbers(&self) -> Vec<u32> {
+        self.files.iter().map(|&(number, _)| number).collect()
+    }
+
+    fn name_range(&self, start: u32, end: u32, state: &Mutex<StateFile>) -> io::Result<()> {
+        let mut file = state.lock();
+        let state = State { journals: (start, end), ..file.state };
+        file.write(state)
+    }
+}
+
+/// The numbers and first seqs of the files that STATE names; `None` if one is missing or not what
+/// it should be.
+pub(crate) fn read_headers(directory: &Directory, state: &State) -> Option<VecDeque<(u32, Seq)>> {
+    (state.journals.0..state.journals.1)
+        .map(|number| {
+            let (_, header) = open(directory, number, state.epoch)?;
+            Some((number, header.first_seq))
+        })
+        .collect()
+}
+
+/// Everything that the files named by STATE say; `None` if any byte of it is in doubt. A journal
+/// with a hole cannot tell what must not come back.
+pub(crate) fn read(directory: &Directory, state: &State) -> Option<Invalidations> {
+    let mut invalidations = Invalidations::default();
+    for number in state.journals.0..state.journals.1 {
+        let (file, header) = open(directory, number, state.epoch)?;
+        let mut bytes = vec![0; FILE_BYTES];
+        file.read_exact_at(&mut bytes, 0).ok()?;
+        let mut end = HEADER_BYTES;
+        while let Some(entry) = bytes[end..].first_chunk() {
+            if is_zero(entry) {
+                break;
+            }
+            let entry = Entry::decode(entry, header.salt ^ end as u64)?;
+            if entry.seq > Seq::MAX {
+                return None;
+            }
+            invalidations.add(entry);
+            end += ENTRY_BYTES;
+        }
+        if !is_zero(&bytes[end..]) {
+            return None;
+        }
+    }
+    invalidations.finish();
+    Some(invalidations)
+}
+
+fn open(directory: &Directory, number: u32, epoch: u64) -> Option<(Arc<dyn IoFile>, JournalHeader)> {
+    let file = directory.io.open(&directory.journal(number), OpenMode::Read).ok()?;
+    let mut bytes = [0; HEADER_BYTES];
+    file.read_exact_at(&mut bytes, 0).ok()?;
+    let header = JournalHeader::decode(&bytes)?;
+    let ours = header.number == number && header.epoch == epoch && file.len().ok()? == FILE_BYTES as u64;
+    ours.then_some((file, header))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_flip_is_rejected() {
+        let id = SegmentId::new(9).unwrap();
+        let events = [
+            Event::Invalidate(KeyHash(u64::MAX)),
+            Event::Barrier,
+            Event::SegmentDead(id),
+            Event::TailDead(id, 4096),
+        ];
+        for event in events {
+            let entry = Entry { event, seq: Seq(5) };
+            let bytes = entry.encode(77);
+            assert_eq!(Entry::decode(&bytes, 77), Some(entry));
+            assert_eq!(Entry::decode(&bytes, 78), None);
+            for bit in 0..ENTRY_BYTES * 8 {
+                let mut flipped = bytes;
+                flipped[bit / 8] ^= 1 << (bit % 8);
+                assert_eq!(Entry::decode(&flipped, 77), None, "bit {bit}");
+            }
+        }
+        let header = JournalHeader { number: 1, epoch: 2, salt: 3, first_seq: Seq(4) };
+        let bytes = header.encode();
+        assert_eq!(JournalHeader::decode(&bytes), Some(header));
+        for bit in 0..HEADER_BYTES * 8 {
+            let mut flipped = bytes;
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(JournalHeader::decode(&flipped), None, "bit {bit}");
+        }
+    }
+}

@@ -1,0 +1,62 @@
+//! What every format here has in common: versions, magics, and little-endian numbers at fixed
+//! places. The layouts themselves are told in docs/format.md and nowhere else.
+
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+/// STATE's version stands for the whole directory: raised when an older release must not touch it.
+pub(crate) const STATE_VERSION: u16 = 1;
+pub(crate) const SEGMENT_VERSION: u16 = 1;
+pub(crate) const JOURNAL_VERSION: u16 = 1;
+pub(crate) const SNAPSHOT_VERSION: u16 = 1;
+
+pub(crate) const LOCK_TEXT: &[u8] = b"embercache lock\n";
+pub(crate) const STATE_MAGIC: [u8; 8] = *b"EMBSTATE";
+pub(crate) const SEGMENT_MAGIC: [u8; 8] = *b"EMBSEGMT";
+pub(crate) const TRAILER_MAGIC: [u8; 8] = *b"EMBFOOTR";
+pub(crate) const JOURNAL_MAGIC: [u8; 8] = *b"EMBJOURN";
+pub(crate) const SNAPSHOT_MAGIC: [u8; 8] = *b"EMBINDEX";
+
+/// The check of `bytes`: xxh3 under a seed that ties them to their place.
+pub(crate) fn check(bytes: &[u8], seed: u64) -> u64 {
+    xxh3_64_with_seed(bytes, seed)
+}
+
+/// Puts the check of all bytes before the last eight into the last eight.
+pub(crate) fn put_check(bytes: &mut [u8], seed: u64) {
+    let end = bytes.len() - 8;
+    let sum = check(&bytes[..end], seed);
+    put(bytes, end, sum.to_le_bytes());
+}
+
+/// Whether the last eight bytes are the check of all before them.
+pub(crate) fn is_checked(bytes: &[u8], seed: u64) -> bool {
+    let end = bytes.len() - 8;
+    u64_at(bytes, end) == check(&bytes[..end], seed)
+}
+
+pub(crate) fn put<const N: usize>(bytes: &mut [u8], at: usize, value: [u8; N]) {
+    bytes[at..at + N].copy_from_slice(&value);
+}
+
+/// # Panics
+///
+/// If the slice is too short; callers pass arrays, or slices of a length that they have checked.
+pub(crate) fn array_at<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
+    bytes[at..at + N].try_into().expect("the range has N bytes")
+}
+
+pub(crate) fn u16_at(bytes: &[u8], at: usize) -> u16 {
+    u16::from_le_bytes(array_at(bytes, at))
+}
+
+pub(crate) fn u32_at(bytes: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes(array_at(bytes, at))
+}
+
+pub(crate) fn u64_at(bytes: &[u8], at: usize) -> u64 {
+    u64::from_le_bytes(array_at(bytes, at))
+}
+
+pub(crate) fn is_zero(bytes: &[u8]) -> bool {
+    bytes.iter().all(|&byte| byte == 0)
+}

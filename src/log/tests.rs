@@ -1,0 +1,616 @@
+//! The log as its callers see it, on a disk that fails on demand. A log that is dropped without
+//! `close` stands for a killed process: the kernel keeps what was written, and nothing else.
+
+use std::{collections::BTreeMap, fs, io::ErrorKind, path::Path, time::Duration};
+
+use tempfile::TempDir;
+
+use super::{recover::Start, *};
+use crate::io::fault::FaultDisk;
+
+const STRIPE_BITS: u32 = 3;
+const FULL: ErrorKind = ErrorKind::StorageFull;
+
+fn options(dir: &Path) -> LogOptions {
+    LogOptions {
+        dir: dir.join("cache"),
+        capacity_bytes: 1 << 20,
+        segment_bytes: 1 << 16,
+        batch_bytes: 1 << 12,
+        durability: Durability::ProcessCrash,
+        read_mode: ReadMode::Map,
+        key_codec: 1,
+        value_codec: 1,
+        schema_version: 1,
+        on_mismatch: OnMismatch::ColdStart,
+    }
+}
+
+/// A directory, its disk, and the log that has it open.
+struct Bench {
+    dir: TempDir,
+    disk: Arc<FaultDisk>,
+    options: LogOptions,
+    open: Option<Opened>,
+}
+
+impl Bench {
+    fn new() -> Bench {
+        let dir = tempfile::tempdir().unwrap();
+        let options = options(dir.path());
+        let mut bench = Bench { dir, disk: Arc::default(), options, open: None };
+        bench.disk.skip_syncs(true);
+        assert_eq!(bench.start(), Start::NoState);
+        bench
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join("cache").join(name)
+    }
+
+    fn start(&mut self) -> Start {
+        self.open = None;
+        let opened = Log::open(self.disk.clone(), self.options.clone()).unwrap();
+        let start = opened.report.start;
+        self.open = Some(opened);
+        start
+    }
+
+    fn log(&self) -> &Log {
+        &self.open.as_ref().unwrap().log
+    }
+
+    fn appender(&mut self) -> &mut Appender {
+        &mut self.open.as_mut().unwrap().appender
+    }
+
+    fn hash(&self, key: &str) -> KeyHash {
+        KeyHash::of(key.as_bytes(), self.log().hash_seed())
+    }
+
+    /// Accepts a record without writing it.
+    fn accept(&mut self, key: &str, value: &str, expiry: u32) -> Location {
+        let hash = self.hash(key);
+        if !self.appender().fits(key.len(), value.len()) {
+            self.appender().write().unwrap();
+            self.appender().roll().unwrap();
+        }
+        self.appender().stage(hash, key.as_bytes(), value.as_bytes(), expiry, false);
+        let seq = self.log().next_seq();
+        self.appender().accept(seq)
+    }
+
+    fn put(&mut self, key: &str, value: &str) -> Location {
+        let at = self.accept(key, value, 0);
+        self.appender().write().unwrap();
+        at
+    }
+
+    fn roll(&mut self) {
+        self.appender().roll().unwrap();
+    }
+
+    fn invalidate(&self, key: &str) {
+        self.log().invalidate(self.hash(key)).unwrap();
+    }
+
+    fn value(&self, at: Location, key: &str) -> Option<String> {
+        match self.log().read(at, key.as_bytes()) {
+            Read::Hit(value) => Some(String::from_utf8(value.bytes).unwrap()),
+            _ => None,
+        }
+    }
+
+    /// What recovery finds, as `key=value`, sorted.
+    fn found(&self) -> String {
+        let mut newest = BTreeMap::new();
+        self.log().recover(0..1 << STRIPE_BITS, STRIPE_BITS, &mut |hash, at| {
+            newest.entry(hash).or_insert(at);
+        });
+        let mut found: Vec<String> = newest
+            .values()
+            .map(|&at| {
+                let record = self.log().read_record(at).expect("a whole record");
+                let text = |bytes| String::from_utf8(bytes).unwrap();
+                format!("{}={}", text(record.key), text(record.value))
+            })
+            .collect();
+        found.sort();
+        found.join(" ")
+    }
+
+    fn files(&self, prefix: &str) -> usize {
+        let names = fs::read_dir(self.dir.path().join("cache")).unwrap();
+        names.filter(|name| name.as_ref().unwrap().file_name().to_string_lossy().starts_with(prefix)).count()
+    }
+
+    fn damage(&self, name: &str, at: u64) {
+        let path = self.path(name);
+        let mut bytes = fs::read(&path).unwrap();
+        bytes[at as usize] ^= 0x10;
+        fs::write(path, bytes).unwrap();
+    }
+
+    /// Closes in order, with a snapshot of `slots`.
+    fn close(&mut self, slots: &[(KeyHash, u64)]) {
+        self.appender().write().unwrap();
+        self.appender().seal().unwrap();
+        let mut writer = self.log().snapshot(STRIPE_BITS).unwrap();
+        for stripe in 0..1 << STRIPE_BITS {
+            let of_stripe = |slot: &&(KeyHash, u64)| slot.0.stripe(STRIPE_BITS) == stripe;
+            let block: Vec<_> = slots.iter().filter(of_stripe).copied().collect();
+            writer.block(&block).unwrap();
+        }
+        writer.finish().unwrap();
+        self.log().close().unwrap();
+    }
+}
+
+#[test]
+fn a_record_reads_back_from_batch_file_and_map() {
+    let mut bench = Bench::new();
+    let at = bench.accept("key", "value", 7);
+    assert_eq!(bench.value(at, "key"), None, "not written yet");
+    bench.appender().write().unwrap();
+    for _ in 0..2 {
+        let Read::Hit(value) = bench.log().read(at, b"key") else { panic!("a miss") };
+        assert_eq!((&value.bytes[..], value.expiry, value.idle), (&b"value"[..], 7, false));
+        assert!(matches!(bench.log().read(at, b"kez"), Read::OtherKey));
+        assert!(matches!(bench.log().read(at, &[b'k'; 5000]), Read::OtherKey));
+        bench.roll();
+    }
+    let elsewhere = Location::new(at.segment(), at.offset() + 16);
+    assert!(matches!(bench.log().read(elsewhere, b"key"), Read::Damaged));
+    let behind = Location::new(at.segment(), Location::SEGMENT_BYTES_MAX - 16);
+    assert!(matches!(bench.log().read(behind, b"key"), Read::Damaged));
+    bench.log().unlink(at.segment());
+    assert!(matches!(bench.log().read(at, b"key"), Read::Gone));
+}
+
+#[test]
+fn strict_mode_and_a_disk_that_cannot_map_read_the_same() {
+    for strict in [false, true] {
+        let mut bench = Bench::new();
+        bench.disk.fail_map(true);
+        bench.options.read_mode = if strict { ReadMode::Strict } else { ReadMode::Map };
+        bench.start();
+        let at = bench.put("key", "value");
+        bench.roll();
+        assert_eq!(bench.value(at, "key").as_deref(), Some("value"));
+        bench.disk.fail_reads(Some(ErrorKind::Other));
+        assert!(matches!(bench.log().read(at, b"key"), Read::Failed(_)));
+    }
+}
+
+#[test]
+fn a_killed_process_leaves_exactly_what_was_not_invalidated() {
+    let mut bench = Bench::new();
+    for number in 0..500 {
+        bench.put(&format!("{number:03}"), &"x".repeat(200));
+    }
+    assert!(bench.log().segment_count() >= 2);
+    bench.put("001", "new");
+    bench.invalidate("002");
+    bench.accept("never written", "x", 0);
+    for _ in 0..2 {
+        assert_eq!(bench.start(), Start::Entries);
+        let found = bench.found();
+        assert_eq!(found.split(' ').count(), 499);
+        assert!(found.contains("001=new") && !found.contains("002="));
+    }
+    assert!(bench.log().peek_seq().0 > 502, "seqs go on");
+    bench.put("002", "again");
+    assert_eq!(bench.start(), Start::Entries);
+    assert!(bench.found().contains("002=again"));
+}
+
+#[test]
+fn a_killed_process_is_cold_after_a_reboot_a_copy_and_in_clean_mode() {
+    let mut bench = Bench::new();
+    bench.put("key", "value");
+    bench.disk.set_boot_id([9; 16]);
+    assert_eq!(bench.start(), Start::Unclean);
+    assert_eq!((bench.found().as_str(), bench.files("seg-")), ("", 0));
+
+    bench.put("key", "value");
+    bench.open = None;
+    let text = fs::read(bench.path("LOCK")).unwrap();
+    // The old inode stays in use, so that the copy cannot get it.
+    fs::rename(bench.path("LOCK"), bench.dir.path().join("LOCK")).unwrap();
+    fs::write(bench.path("LOCK"), text).unwrap();
+    assert_eq!(bench.start(), Start::Unclean);
+
+    bench.options.durability = Durability::Clean;
+    assert_eq!(bench.start(), Start::Entries, "the run before kept a journal");
+    bench.put("key", "value");
+    bench.invalidate("key");
+    assert_eq!(bench.files("inv-"), 0);
+    assert_eq!(bench.start(), Start::Unclean);
+    bench.options.durability = Durability::ProcessCrash;
+    assert_eq!(bench.start(), Start::ModeChanged);
+    bench.options.durability = Durability::PowerLoss;
+    let error = Log::open(bench.disk.clone(), bench.options.clone()).unwrap_err();
+    assert!(matches!(error, Error::Unsupported { .. }));
+}
+
+#[test]
+fn a_barrier_kills_everything_before_it() {
+    let mut bench = Bench::new();
+    let old = bench.put("old", "1");
+    bench.roll();
+    let barrier = bench.log().barrier().unwrap();
+    bench.put("new", "2");
+    let below = bench.log().segments_below(barrier);
+    assert_eq!(below.iter().map(|segment| segment.id()).collect::<Vec<_>>(), [old.segment()]);
+    assert_eq!(bench.start(), Start::Entries);
+    assert_eq!(bench.found(), "new=2");
+}
+
+#[test]
+fn a_dead_segment_stays_dead_and_is_unlinked() {
+    let mut bench = Bench::new();
+    let at = bench.put("a", "1");
+    bench.roll();
+    bench.put("b", "2");
+    assert_eq!(bench.log().oldest_sealed().unwrap().id(), at.segment());
+    bench.log().mark_dead(at.segment()).unwrap();
+    assert_eq!(bench.files("seg-"), 2);
+    assert_eq!(bench.start(), Start::Entries);
+    assert_eq!((bench.found().as_str(), bench.files("seg-")), ("b=2", 1));
+}
+
+#[test]
+fn a_failed_batch_is_dead_however_much_of_it_was_written() {
+    for cut_fails in [false, true] {
+        let mut bench = Bench::new();
+        bench.put("before", "1");
+        let at = bench.accept("lost", "2", 0);
+        bench.accept("lost too", &"3".repeat(500), 0);
+        bench.disk.tear_writes(true);
+        bench.invalidate("other");
+        // The batch, the cut, then (the journal's entry between) the footer and the next cut.
+        let failing: &[u64] = if cut_fails { &[1, 2, 4, 5] } else { &[1] };
+        failing.iter().for_each(|&n| bench.disk.fail_nth_write(n, FULL));
+        assert!(matches!(bench.appender().write(), Err(Error::Io { .. })));
+        assert_eq!(bench.value(at, "lost"), None);
+        assert!(!bench.appender().fits(1, 1), "the next record needs a new segment");
+        assert_eq!(bench.appender().batch_len(), 0);
+        bench.put("after", "4");
+        assert_eq!(bench.start(), Start::Entries);
+        assert_eq!(bench.found(), "after=4 before=1");
+    }
+}
+
+#[test]
+fn without_a_journal_the_next_start_is_cold() {
+    let mut bench = Bench::new();
+    bench.put("key", "value");
+    bench.disk.fail_writes(Some(FULL));
+    bench.invalidate("key");
+    bench.disk.fail_writes(None);
+    bench.invalidate("key");
+    assert_eq!(bench.log().counters().journal_records.load(Relaxed), 0);
+    assert!(!bench.path("STATE").exists());
+    bench.close(&[]);
+    assert_eq!(bench.start(), Start::NoState);
+}
+
+#[test]
+fn an_invalidation_recorded_nowhere_is_an_error_until_it_is() {
+    let mut bench = Bench::new();
+    bench.put("key", "value");
+    bench.disk.fail_writes(Some(FULL));
+    bench.disk.fail_unlink(Some(ErrorKind::PermissionDenied));
+    let hash = bench.hash("key");
+    for _ in 0..3 {
+        assert!(matches!(bench.log().invalidate(hash), Err(Error::NotDurable { .. })));
+        assert!(matches!(bench.log().ensure_durable(), Err(Error::NotDurable { .. })));
+    }
+    assert!(matches!(bench.log().barrier(), Err(Error::NotDurable { .. })));
+    bench.disk.fail_writes(None);
+    bench.log().ensure_durable().unwrap();
+    bench.disk.fail_unlink(None);
+    assert!(bench.path("STATE").exists(), "overwritten, since it could not be unlinked");
+    assert_eq!(bench.start(), Start::NoState);
+}
+
+#[test]
+fn journal_files_go_when_no_segment_needs_them() {
+    let mut bench = Bench::new();
+    let entries = (journal::FILE_BYTES - journal::HEADER_BYTES) / journal::ENTRY_BYTES;
+    let old = bench.put("old", "1");
+    for _ in 0..=entries {
+        bench.invalidate("old");
+    }
+    bench.roll();
+    bench.put("new", "2");
+    bench.log().trim_journal();
+    assert_eq!(bench.log().journal.lock().numbers(), [0, 1], "the old segment needs the first");
+    bench.log().mark_dead(old.segment()).unwrap();
+    bench.log().unlink(old.segment());
+    assert_eq!(bench.log().journal.lock().numbers(), [1]);
+    assert_eq!(bench.files("inv-"), 1);
+    assert_eq!(bench.start(), Start::Entries);
+    assert_eq!(bench.found(), "new=2");
+    bench.invalidate("new");
+    assert_eq!(bench.log().journal.lock().numbers(), [1, 2], "never append to an earlier run's");
+}
+
+#[test]
+fn a_segment_that_cannot_be_unlinked_keeps_its_journal() {
+    let mut bench = Bench::new();
+    let entries = (journal::FILE_BYTES - journal::HEADER_BYTES) / journal::ENTRY_BYTES;
+    let old = bench.put("old", "1");
+    bench.roll();
+    bench.log().mark_dead(old.segment()).unwrap();
+    for _ in 0..entries {
+        bench.invalidate("other");
+    }
+    bench.disk.fail_unlink(Some(ErrorKind::Other));
+    bench.log().unlink(old.segment());
+    bench.disk.fail_unlink(None);
+    assert_eq!(bench.log().journal.lock().numbers(), [0, 1]);
+    assert_eq!(bench.start(), Start::Entries);
+    assert_eq!(bench.found(), "");
+}
+
+#[test]
+fn a_journal_in_doubt_is_a_cold_start() {
+    let damages: [&dyn Fn(&Bench); 5] = [
+        &|bench| bench.damage("inv-00000000.log", 64),
+        &|bench| bench.damage("inv-00000000.log", 64 + 32 + 16),
+        &|bench| bench.damage("inv-00000000.log", 9_000),
+        &|bench| fs::remove_file(bench.path("inv-00000000.log")).unwrap(),
+        &|bench| {
+            let bytes = fs::read(bench.path("inv-00000000.log")).unwrap();
+            fs::write(bench.path("inv-00000000.log"), &bytes[..64]).unwrap();
+        },
+    ];
+    for (number, damage) in damages.iter().enumerate() {
+        let mut bench = Bench::new();
+        bench.put("key", "value");
+        bench.invalidate("key");
+        bench.invalidate("other");
+        bench.open = None;
+        damage(&bench);
+        assert_eq!(bench.start(), Start::Journal, "damage {number}");
+        assert_eq!(bench.found(), "");
+    }
+}
+
+#[test]
+fn every_flip_of_a_segment_loses_one_record_at_most() {
+    let mut bench = Bench::new();
+    for key in ["a", "b", "c"] {
+        bench.put(key, "value");
+    }
+    bench.roll();
+    bench.appender().seal().unwrap();
+    let name = "seg-00000000.log";
+    bench.open = None;
+    let good = fs::read(bench.path(name)).unwrap();
+    let state = fs::read(bench.path("STATE")).unwrap();
+    let mut kept = 0;
+    for at in 0..good.len() as u64 {
+        bench.open = None;
+        fs::write(bench.path(name), &good).unwrap();
+        bench.damage(name, at);
+        assert_eq!(bench.start(), Start::Entries);
+        let mut values = 0;
+        bench.log().recover(0..1, 0, &mut |hash, location| {
+            let key = ["a", "b", "c"].into_iter().find(|key| bench.hash(key) == hash).unwrap();
+            let value = bench.value(location, key);
+            assert!(value.is_none() || value.as_deref() == Some("value"), "flip at {at}");
+            values += usize::from(value.is_some());
+        });
+        assert!(values >= 2 || at < 64, "flip at {at} left {values}");
+        kept += values;
+        // What the start did about it (quarantine, dead marks) is not the next flip's.
+        bench.open = None;
+        let _ = fs::remove_file(bench.path("seg-00000000.bad"));
+        let _ = fs::remove_file(bench.path("inv-00000000.log"));
+        fs::write(bench.path("STATE"), &state).unwrap();
+    }
+    assert!(kept > 0);
+}
+
+#[test]
+fn a_segment_cut_anywhere_gives_the_records_before_the_cut() {
+    let mut bench = Bench::new();
+    let ends: Vec<u32> = (0..5).map(|n| bench.put(&format!("{n}"), "value").offset() + 48).collect();
+    bench.roll();
+    bench.open = None;
+    let good = fs::read(bench.path("seg-00000000.log")).unwrap();
+    let state = fs::read(bench.path("STATE")).unwrap();
+    for len in 64..good.len() {
+        fs::write(bench.path("STATE"), &state).unwrap();
+        fs::write(bench.path("seg-00000000.log"), &good[..len]).unwrap();
+        assert_eq!(bench.start(), Start::Entries);
+        let whole = ends.iter().filter(|&&end| end as usize <= len).count();
+        assert_eq!(bench.found().split_whitespace().count(), whole, "cut at {len}");
+        bench.open = None;
+    }
+}
+
+#[test]
+fn a_segment_in_anothers_place_is_quarantined() {
+    let mut bench = Bench::new();
+    for number in 0..7 {
+        bench.put(&format!("{number}"), "x");
+        bench.roll();
+    }
+    bench.open = None;
+    for number in 0..6 {
+        let from = bench.path("seg-00000006.log");
+        fs::copy(from, bench.path(&format!("seg-0000000{number}.log"))).unwrap();
+    }
+    assert_eq!(bench.start(), Start::Entries);
+    assert_eq!(bench.found(), "6=x");
+    assert_eq!(bench.open.as_ref().unwrap().report.quarantined, 6);
+    let kept = |bench: &Bench| {
+        (0..7).map(|n| bench.path(&format!("seg-0000000{n}.bad"))).filter(|path| path.exists()).count()
+    };
+    assert_eq!(kept(&bench), 4);
+}
+
+#[test]
+fn a_clean_close_gives_the_snapshot_back_in_any_number_of_stripes() {
+    let mut bench = Bench::new();
+    let mut slots = Vec::new();
+    for number in 0..100 {
+        let key = format!("{number}");
+        let at = bench.put(&key, &key);
+        slots.push((bench.hash(&key), at.to_bits() | 5 << 54));
+    }
+    bench.close(&slots);
+    slots.sort();
+    bench.disk.set_boot_id([3; 16]);
+    assert_eq!(bench.start(), Start::Snapshot);
+    let Source::Snapshot(reader) = &bench.open.as_ref().unwrap().source else { panic!() };
+    for bits in [0, STRIPE_BITS - 1, STRIPE_BITS, STRIPE_BITS + 2] {
+        let read = |stripe| reader.read(stripe, bits).unwrap();
+        let mut all: Vec<_> = (0..1 << bits).flat_map(read).collect();
+        all.sort();
+        assert_eq!(all, slots, "{bits} bits");
+    }
+    assert_eq!(bench.value(Location::from_bits(slots[0].1), "nobody's"), None);
+    // Opened and killed: the clean close of the run before no longer counts.
+    assert_eq!(bench.start(), Start::Entries);
+    assert_eq!(bench.found().split(' ').count(), 100);
+}
+
+#[test]
+fn a_damaged_snapshot_falls_back_to_the_entries() {
+    let mut bench = Bench::new();
+    let at = bench.put("key", "value");
+    bench.put("gone", "value");
+    bench.invalidate("gone");
+    let slots = [(bench.hash("key"), at.to_bits())];
+    bench.close(&slots);
+    let good = fs::read(bench.path("index.snap")).unwrap();
+    let state = fs::read(bench.path("STATE")).unwrap();
+    for byte in 0..good.len() as u64 {
+        bench.open = None;
+        fs::write(bench.path("STATE"), &state).unwrap();
+        fs::write(bench.path("index.snap"), &good).unwrap();
+        bench.damage("index.snap", byte);
+        match bench.start() {
+            Start::Entries => {}
+            Start::Snapshot => {
+                let Source::Snapshot(reader) = &bench.open.as_ref().unwrap().source else { panic!() };
+                let damaged = (0..1 << STRIPE_BITS).any(|n| reader.read(n, STRIPE_BITS).is_err());
+                assert!(damaged, "byte {byte}");
+            }
+            other => panic!("{other:?} at byte {byte}"),
+        }
+        assert_eq!(bench.found(), "key=value");
+    }
+}
+
+#[test]
+fn an_event_after_the_snapshot_takes_it_back() {
+    let mut bench = Bench::new();
+    let at = bench.put("key", "value");
+    bench.appender().seal().unwrap();
+    let mut writer = bench.log().snapshot(0).unwrap();
+    writer.block(&[(bench.hash("key"), at.to_bits())]).unwrap();
+    writer.finish().unwrap();
+    bench.invalidate("key");
+    bench.log().close().unwrap();
+    assert_eq!(bench.start(), Start::Entries);
+    assert_eq!(bench.found(), "");
+}
+
+#[test]
+fn expired_entries_stay_expired_whatever_the_clock_does() {
+    let mut bench = Bench::new();
+    let second = |n: u64| Duration::from_secs(n);
+    bench.disk.set_wall_time(Some(second(1_000)));
+    bench.open = None;
+    fs::remove_file(bench.path("STATE")).unwrap();
+    bench.start();
+    let at = bench.accept("soon", "1", 1_500);
+    bench.accept("late", "2", 4_000);
+    bench.put("never", "3");
+    let slots = [(bench.hash("soon"), at.to_bits())];
+    bench.disk.advance_clock(second(1_000));
+    bench.disk.set_wall_time(Some(second(10)));
+    assert_eq!(bench.start(), Start::Entries);
+    assert_eq!(bench.found(), "late=2 never=3");
+
+    bench.close(&slots);
+    bench.disk.set_boot_id([1; 16]);
+    assert_eq!(bench.start(), Start::Snapshot);
+    assert!(bench.log().clock().now_ms() >= 2_000_000, "not before what was known");
+    assert_eq!(bench.value(at, "soon"), None, "no deadline of before counts");
+    for _ in 0..2 {
+        assert_eq!(bench.start(), Start::Entries);
+        assert_eq!(bench.found(), "never=3");
+    }
+    let again = bench.accept("again", "4", 4_000);
+    bench.appender().write().unwrap();
+    assert_eq!(bench.value(again, "again").as_deref(), Some("4"));
+}
+
+#[test]
+fn a_directory_of_another_kind_is_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = options(dir.path());
+    let io: Arc<FaultDisk> = Arc::default();
+    let open = || Log::open(io.clone(), options.clone());
+    fs::create_dir(&options.dir).unwrap();
+    fs::write(options.dir.join("precious"), "x").unwrap();
+    // The directory made by std may be open to the group under this umask.
+    let private = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+    fs::set_permissions(&options.dir, private).unwrap();
+    assert!(matches!(open().unwrap_err(), Error::NotACache { .. }));
+    fs::write(options.dir.join("LOCK"), "somebody else's").unwrap();
+    assert!(matches!(open().unwrap_err(), Error::NotACache { .. }));
+    fs::write(options.dir.join("LOCK"), "embercache lock\n").unwrap();
+    drop(open().unwrap());
+    assert_eq!(fs::read(options.dir.join("precious")).unwrap(), b"x");
+}
+
+#[test]
+fn a_second_open_gets_locked_until_the_first_is_closed() {
+    let mut bench = Bench::new();
+    let open = |bench: &Bench| Log::open(bench.disk.clone(), bench.options.clone());
+    assert!(matches!(open(&bench).unwrap_err(), Error::Locked { .. }));
+    bench.close(&[]);
+    drop(open(&bench).unwrap());
+}
+
+#[test]
+fn a_newer_format_and_a_refused_mismatch_are_left_alone() {
+    let mut bench = Bench::new();
+    bench.put("key", "value");
+    bench.open = None;
+    bench.options.schema_version = 2;
+    bench.options.on_mismatch = OnMismatch::Refuse;
+    let open = |bench: &Bench| Log::open(bench.disk.clone(), bench.options.clone()).unwrap_err();
+    let expected = (1, 2);
+    assert!(matches!(open(&bench), Error::Mismatch { found, expected: e, .. } if (found, e) == expected));
+    bench.options.schema_version = 1;
+
+    let good = fs::read(bench.path("STATE")).unwrap();
+    let mut newer = good.clone();
+    for slot in newer.chunks_mut(state::SLOT_BYTES) {
+        layout::put(slot, 8, 2_u16.to_le_bytes());
+        layout::put_check(slot, 0);
+    }
+    fs::write(bench.path("STATE"), &newer).unwrap();
+    assert!(matches!(open(&bench), Error::NewerFormat { found: 2, supported: 1, .. }));
+    assert_eq!(fs::read(bench.path("STATE")).unwrap(), newer);
+    fs::write(bench.path("STATE"), good).unwrap();
+    assert_eq!(bench.start(), Start::Entries);
+    assert_eq!(bench.found(), "key=value");
+
+    bench.options.schema_version = 2;
+    bench.options.on_mismatch = OnMismatch::ColdStart;
+    assert_eq!(bench.start(), Start::Mismatch);
+    bench.put("key", "value");
+    bench.open = None;
+    fs::write(bench.path("STATE"), [0; 2 * state::SLOT_BYTES]).unwrap();
+    assert_eq!(bench.start(), Start::NoState);
+    assert_eq!(bench.files("seg-"), 0);
+}

@@ -1,0 +1,219 @@
+//! The one background thread: it writes what leaves RAM, copies what stays, reclaims segments, and answers calls.
+//!
+//! It alone owns the appender, so the log's order is this thread's order, and nothing is appended
+//! while it does something else.
+
+mod health;
+mod reclaim;
+mod spill;
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use crossbeam_epoch as epoch;
+
+use self::{health::Health, reclaim::Reclaim, spill::InFlight};
+use crate::{
+    bell::{Call, Request},
+    builder::WriteBehind,
+    codec::{Key, Value},
+    error::Error,
+    log::{Appender, Log},
+    shard::{DiskState, entry::SlotId},
+    tiers::Tiers,
+};
+
+/// How long the thread sleeps when nobody rings: what waits in a small batch is written by then.
+const PAUSE: Duration = Duration::from_millis(50);
+/// Write-behind's sweeps in one interval. An entry is copied when the third sees it, at half to three
+/// quarters of the interval, so that it has its copy by the end.
+const SWEEPS: u32 = 4;
+/// Entries that a sweep looks at under one lock.
+const SWEEP_STEPS: usize = 128;
+/// How often expired entries are swept out where write-behind does not sweep anyway.
+const EXPIRY_SWEEP: Duration = Duration::from_secs(1);
+
+/// The maintenance thread's own state. Nothing here is shared.
+pub(crate) struct Maintenance<K, V> {
+    tiers: Arc<Tiers<K, V>>,
+    appender: Appender,
+    /// The records of the batch, to be committed when it is written.
+    in_flight: Vec<InFlight>,
+    /// Scratch of the encoder.
+    key_bytes: Vec<u8>,
+    value_bytes: Vec<u8>,
+    health: Health,
+    reclaim: Option<Reclaim>,
+    /// The log has been full once.
+    has_wrapped: bool,
+    next_sweep: Instant,
+    close_deadline: Duration,
+}
+
+impl<K: Key, V: Value> Maintenance<K, V> {
+    pub(crate) fn new(tiers: Arc<Tiers<K, V>>, appender: Appender, close_deadline: Duration) -> Self {
+        Maintenance {
+            tiers,
+            appender,
+            in_flight: Vec::new(),
+            key_bytes: Vec::new(),
+            value_bytes: Vec::new(),
+            health: Health::default(),
+            reclaim: None,
+            has_wrapped: false,
+            next_sweep: Instant::now(),
+            close_deadline,
+        }
+    }
+
+    /// Runs until the cache is closed.
+    pub(crate) fn run(mut self) {
+        let tiers = Arc::clone(&self.tiers);
+        let _ending = Ending(&tiers);
+        self.load_stripes();
+        loop {
+            let pause = PAUSE.min(self.next_sweep.saturating_duration_since(Instant::now()));
+            if let Some(call) = self.tiers.bell.sleep(pause) {
+                let is_last = call.request == Request::Close;
+                self.answer(call);
+                if is_last {
+                    return;
+                }
+            }
+            if self.health.is_retry_due() {
+                self.retry_disk();
+            }
+            self.sweep_if_due();
+            self.spill();
+            self.reclaim_if_due();
+        }
+    }
+
+    /// Reads the rest of the snapshot behind the first look-ups.
+    fn load_stripes(&self) {
+        self.tiers.for_each_shard(|_| {});
+        *self.tiers.snapshot.lock() = None;
+    }
+
+    fn answer(&mut self, call: Call) {
+        let result = match call.request {
+            Request::Flush => self.flush(None),
+            Request::Clear => self.clear(),
+            Request::Close => self.close(),
+        };
+        // Whoever called may have gone; then nobody wants to know.
+        let _ = call.answer.send(result);
+    }
+
+    /// Copies everything that is only in RAM to disk.
+    fn flush(&mut self, deadline: Option<Instant>) -> Result<(), Error> {
+        let failures = self.health.failures();
+        self.retry_disk();
+        for stripe in 0..self.tiers.stripes.len() {
+            let mut next = Some(SlotId(0));
+            while let Some(from) = next {
+                let is_late = deadline.is_some_and(|deadline| Instant::now() >= deadline);
+                if is_late || !self.health.is_good() {
+                    break;
+                }
+                let guard = &epoch::pin();
+                next = self.tiers.shard_at(stripe, guard).sweep(from, SWEEP_STEPS, |_| true);
+                self.spill_stripe(stripe);
+            }
+            self.spill_stripe(stripe);
+        }
+        self.write_batch();
+        self.health.result_since(failures)
+    }
+
+    /// Forgets everything. Nothing is in flight between the barrier and the last stripe, since
+    /// nobody else appends: so no record that is newer than the barrier is older than the clear.
+    fn clear(&mut self) -> Result<(), Error> {
+        self.write_batch();
+        self.reclaim = None;
+        let durable = self.log().barrier();
+        self.tiers.clear()?;
+        self.tiers.bell.made_room();
+        let barrier = durable?;
+        for segment in self.log().segments_below(barrier) {
+            self.log().unlink(segment.id());
+        }
+        Ok(())
+    }
+
+    /// Refuses further changes, copies what there is time for, and leaves a snapshot.
+    fn close(&mut self) -> Result<(), Error> {
+        self.tiers.for_each_shard(|shard| shard.refuse_changes());
+        let flushed = self.flush(Some(Instant::now() + self.close_deadline));
+        let sealed = self.appender.seal();
+        let saved = self.save_index();
+        self.tiers.for_each_shard(|shard| shard.close());
+        let closed = saved.and_then(|()| self.log().close());
+        flushed.and(sealed).and(closed)
+    }
+
+    fn save_index(&self) -> Result<(), Error> {
+        let mut snapshot = self.log().snapshot(self.tiers.stripe_bits)?;
+        let mut block = Vec::new();
+        let mut written = Ok(());
+        self.tiers.for_each_shard(|shard| {
+            block.clear();
+            block.extend(shard.index().iter().map(|(hash, packed)| (hash, packed.to_bits())));
+            if written.is_ok() {
+                written = snapshot.block(&block);
+            }
+        });
+        written?;
+        snapshot.finish()
+    }
+
+    /// Looks for entries that have stayed in RAM without a copy, and for expired ones.
+    fn sweep_if_due(&mut self) {
+        if Instant::now() < self.next_sweep {
+            return;
+        }
+        let copies = match self.tiers.write_behind {
+            WriteBehind::After(interval) => {
+                self.next_sweep = Instant::now() + interval / SWEEPS;
+                self.health.is_good()
+            }
+            WriteBehind::Never | WriteBehind::Through => {
+                self.next_sweep = Instant::now() + EXPIRY_SWEEP;
+                false
+            }
+        };
+        for stripe in 0..self.tiers.stripes.len() {
+            let mut next = Some(SlotId(0));
+            while let Some(from) = next {
+                let guard = &epoch::pin();
+                let due = |meta: &_| copies && spill::is_due(meta);
+                next = self.tiers.shard_at(stripe, guard).sweep(from, SWEEP_STEPS, due);
+            }
+            self.spill_stripe(stripe);
+        }
+    }
+
+    fn log(&self) -> &Log {
+        self.tiers.log.as_ref().expect("the maintenance thread runs for a log only")
+    }
+
+    /// Tells the stripes what they may ask of the disk.
+    fn tell_stripes(&self, disk: DiskState) {
+        self.tiers.for_each_shard(|shard| shard.set_disk(disk));
+    }
+}
+
+/// However the thread ends, nothing is queued and nobody waits for it any longer.
+struct Ending<'t, K: Key, V: Value>(&'t Tiers<K, V>);
+
+impl<K: Key, V: Value> Drop for Ending<'_, K, V> {
+    fn drop(&mut self) {
+        self.0.for_each_shard(|shard| {
+            shard.set_disk(DiskState::Failing);
+            shard.drop_queued();
+        });
+        self.0.bell.end();
+    }
+}

@@ -1,0 +1,176 @@
+//! Making room on disk: the oldest segment goes, and what is still read of it is written again.
+//!
+//! The order is R6's: survivors are re-appended and written, the segment is marked dead in the
+//! journal, the index forgets the rest, the file is unlinked, and the last reader's handle unmaps
+//! it. To forget first would be a stale read: an insert in the gap sees no copy on disk, skips the
+//! journal, and a SIGKILL brings the old value back.
+
+use std::sync::Arc;
+
+use crossbeam_epoch as epoch;
+
+use super::{Maintenance, spill::InFlight};
+use crate::{
+    codec::{Key, Value},
+    log::{FooterEntry, Segment},
+    shard::DiskState,
+};
+
+/// The fewest records looked at between two batches.
+const STEP_MIN: usize = 64;
+/// The most of a segment's bytes that is written again: write amplification stays below 1.33.
+const REINSERTED_MAX_PERCENT: u64 = 25;
+
+/// What an entry of the index takes, at the least.
+const INDEX_ENTRY_BYTES: u64 = 18;
+
+/// A segment on its way out.
+pub(super) struct Reclaim {
+    segment: Arc<Segment>,
+    entries: Vec<FooterEntry>,
+    /// The first entry not yet looked at.
+    next: usize,
+    /// Entries looked at between two batches: so many that the reclaim is over before the active
+    /// segment is full, and what is written again still has its place there.
+    step: usize,
+    /// What may still be written again.
+    bytes_left: u64,
+}
+
+impl<K: Key, V: Value> Maintenance<K, V> {
+    /// Goes a step towards room for the next segment, if there is none.
+    pub(super) fn reclaim_if_due(&mut self) {
+        if self.reclaim.is_none() && self.is_disk_full() {
+            self.start_reclaim();
+        }
+        if self.reclaim.is_some() {
+            self.reclaim_step();
+        }
+    }
+
+    /// Makes room for one more segment now.
+    pub(super) fn finish_reclaim(&mut self) {
+        while self.is_disk_full() {
+            if self.reclaim.is_none() && !self.start_reclaim() {
+                return;
+            }
+            while self.reclaim.is_some() {
+                if !self.reclaim_step() {
+                    return;
+                }
+            }
+        }
+    }
+
+    pub(super) fn disk_state(&self) -> DiskState {
+        if self.has_wrapped { DiskState::Wrapped } else { DiskState::Filling }
+    }
+
+    /// Whether there is no room for one more segment, on disk or in the index.
+    fn is_disk_full(&self) -> bool {
+        let log = self.log();
+        log.disk_bytes() + u64::from(log.segment_bytes()) > log.capacity_bytes() || self.is_index_full()
+    }
+
+    /// The index shrinks later than what it holds, so both are asked.
+    fn is_index_full(&self) -> bool {
+        let budget = &self.tiers.budget;
+        if !budget.is_index_full() {
+            return false;
+        }
+        let mut entries = 0;
+        self.tiers.for_each_shard(|shard| entries += shard.index().len() as u64);
+        entries * INDEX_ENTRY_BYTES > budget.index_max()
+    }
+
+    /// `false` if there is nothing to reclaim.
+    fn start_reclaim(&mut self) -> bool {
+        let Some(segment) = self.log().oldest_sealed() else { return false };
+        if !self.has_wrapped {
+            self.has_wrapped = true;
+            if self.health.is_good() {
+                self.tell_stripes(DiskState::Wrapped);
+            }
+        }
+        let (entries, _) = segment.entries().unwrap_or_else(|error| {
+            tracing::warn!(%error, "a segment is reclaimed unread");
+            (Vec::new(), false)
+        });
+        let bytes_left = u64::from(self.log().segment_bytes()) * REINSERTED_MAX_PERCENT / 100;
+        let batches = (self.log().segment_bytes() as usize / self.log().batch_bytes()).max(1);
+        let step = (entries.len() * 2 / batches).max(STEP_MIN);
+        self.reclaim = Some(Reclaim { segment, entries, next: 0, step, bytes_left });
+        true
+    }
+
+    /// `false` if the segment cannot go now.
+    fn reclaim_step(&mut self) -> bool {
+        let Some(mut reclaim) = self.reclaim.take() else { return false };
+        let end = reclaim.entries.len().min(reclaim.next + reclaim.step);
+        for entry in &reclaim.entries[reclaim.next..end] {
+            self.reinsert(entry, &mut reclaim.bytes_left);
+        }
+        reclaim.next = end;
+        if end == reclaim.entries.len() {
+            return self.bury(&reclaim);
+        }
+        self.reclaim = Some(reclaim);
+        true
+    }
+
+    /// Writes a record again, if it is live, was read since it was written, and is not in RAM.
+    fn reinsert(&mut self, entry: &FooterEntry, bytes_left: &mut u64) {
+        let len = u64::from(entry.len);
+        let is_wanted = len <= *bytes_left && {
+            let guard = &epoch::pin();
+            let shard = self.tiers.shard(entry.hash, guard);
+            shard.is_at(entry.hash, entry.location)
+                && shard.is_marked_read(entry.hash)
+                && !shard.is_resident(entry.hash)
+        };
+        if !is_wanted || !self.health.is_good() || self.tiers.expiry.has_expired_on_disk(entry.expiry) {
+            return;
+        }
+        let Some(record) = self.log().read_record(entry.location) else { return };
+        // Not `make_fit`: that would wait for this very reclaim.
+        if !self.appender.fits(record.key.len(), record.value.len()) {
+            return;
+        }
+        self.appender.stage(entry.hash, &record.key, &record.value, record.expiry, record.idle);
+        let tiers = &self.tiers;
+        let guard = &epoch::pin();
+        let shard = tiers.shard(entry.hash, guard);
+        if !shard.is_at(entry.hash, entry.location) {
+            return self.appender.abandon();
+        }
+        let seq = tiers.log.as_ref().expect("there is a log to reclaim").next_seq();
+        let to = self.appender.accept(seq);
+        drop(shard);
+        self.in_flight.push(InFlight::Reinsertion { hash: entry.hash, from: entry.location, to, len });
+        *bytes_left -= len;
+        if self.appender.batch_full() {
+            self.write_batch();
+        }
+    }
+
+    /// The rest of R6's order; `false` if the disk does not let it.
+    fn bury(&mut self, reclaim: &Reclaim) -> bool {
+        self.write_batch();
+        let id = reclaim.segment.id();
+        if let Err(error) = self.log().mark_dead(id) {
+            // It stays in the index and on disk, and is tried again.
+            tracing::warn!(%error, "a segment could not be marked dead");
+            return false;
+        }
+        for entry in &reclaim.entries {
+            let guard = &epoch::pin();
+            let mut shard = self.tiers.shard(entry.hash, guard);
+            let forgotten = shard.forget(entry.hash, entry.location);
+            if forgotten && !shard.is_resident(entry.hash) {
+                shard.counts().reclaimed += 1;
+            }
+        }
+        self.log().unlink(id);
+        true
+    }
+}

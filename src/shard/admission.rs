@@ -1,0 +1,98 @@
+//! What is written to the log when it leaves RAM.
+
+use std::sync::atomic::Ordering::Relaxed;
+
+use super::entry::{Flags, Meta};
+use super::ghost::Ghost;
+use crate::hash::KeyHash;
+
+/// Which of the entries that RAM evicts are written to the log.
+///
+/// Most keys of most workloads are asked for once. To write them all wears the disk and pushes out
+/// entries that would be asked for again; so by default an entry has to show that it is worth a
+/// write.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Admission {
+    /// Write an entry that was hit in RAM, that came from the log, or that was refused not long
+    /// ago and is back; and one in ten of the rest, so that a workload that nobody foresaw gets
+    /// its chance. Until the log has been filled once, everything is written.
+    #[default]
+    Duet,
+    /// Write everything: for a log so large that it forgets nothing of worth, or for data that is
+    /// very dear to load.
+    All,
+    /// As [`Duet`](Admission::Duet), without the one in ten and from the beginning: the fewest
+    /// writes, for disks that wear.
+    Frugal,
+}
+
+/// The chance of an entry that nothing speaks for, of `u32::MAX`.
+const COIN: u32 = u32::MAX / 10;
+
+/// A stripe's keeper of the log. Called under the stripe's lock.
+///
+/// An entry that was refused is remembered by its fingerprint. One that is evicted again while it
+/// is remembered was wanted twice within the time that the log would have kept it: it would have
+/// been a disk hit.
+#[derive(Debug)]
+pub(crate) struct Gate {
+    admission: Admission,
+    refused: Ghost,
+    /// xorshift64; never 0.
+    random: u64,
+}
+
+impl Gate {
+    pub(crate) fn new(admission: Admission, seed: u64) -> Gate {
+        Gate { admission, refused: Ghost::new(), random: seed | 1 }
+    }
+
+    /// Says how many entries this stripe's part of the log holds when it is full: as many refusals
+    /// are remembered. Call it again when the mean size of a record has changed.
+    pub(crate) fn set_disk_entries(&mut self, entries: u64) {
+        self.refused.fit(entries);
+    }
+
+    /// Decides about an entry that leaves RAM without a clean copy in the log. `log_wrapped` says
+    /// that the log has been full once, so that a write costs another entry its place.
+    pub(crate) fn admits(&mut self, meta: &Meta, log_wrapped: bool) -> bool {
+        let free_write = self.admission == Admission::Duet && !log_wrapped;
+        if self.admission == Admission::All || free_write || earned(meta) {
+            return true;
+        }
+        if self.refused.take(meta.hash).is_some() || self.toss() {
+            return true;
+        }
+        self.refuse(meta.hash);
+        false
+    }
+
+    /// Remembers an entry that is not written for another reason than this gate's.
+    pub(crate) fn refuse(&mut self, hash: KeyHash) {
+        self.refused.put(hash, 0);
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.refused.clear();
+    }
+
+    pub(crate) fn overhead_bytes(&self) -> usize {
+        self.refused.overhead_bytes()
+    }
+
+    fn toss(&mut self) -> bool {
+        if self.admission == Admission::Frugal {
+            return false;
+        }
+        self.random ^= self.random << 13;
+        self.random ^= self.random >> 7;
+        self.random ^= self.random << 17;
+        ((self.random >> 32) as u32) < COIN
+    }
+}
+
+/// Hit in RAM, or in the log before.
+fn earned(meta: &Meta) -> bool {
+    meta.refs.load(Relaxed) != 0 || meta.freq.load(Relaxed) > 0 || meta.has(Flags::FROM_DISK)
+}

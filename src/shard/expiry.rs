@@ -1,0 +1,187 @@
+//! When entries expire: ticks in RAM, seconds on disk, and the defaults that the user set.
+
+use std::{
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
+};
+
+use super::entry::Meta;
+use crate::time::Clock;
+
+/// Milliseconds in a tick. 2^32 ticks are two years and two months.
+const TICK_MS: u64 = 16;
+/// The longest time to live: the last tick before the counter's end, were the cache open as long.
+const TICKS_MAX: u64 = u32::MAX as u64;
+
+/// The lifetimes of a cache's entries.
+///
+/// In RAM a deadline is a `u32` of ticks since the cache was opened, on disk a `u32` of seconds
+/// since 1970 by the cache's clock; 0 is never in both. Each conversion rounds down: an entry may
+/// expire a little early, never late.
+#[derive(Debug)]
+pub(crate) struct Expiry {
+    clock: Arc<Clock>,
+    opened_ms: u64,
+    time_to_live: Option<Duration>,
+    /// In ticks, at least one; 0 is none.
+    time_to_idle: u32,
+}
+
+impl Expiry {
+    pub(crate) fn new(
+        clock: Arc<Clock>,
+        time_to_live: Option<Duration>,
+        time_to_idle: Option<Duration>,
+    ) -> Expiry {
+        let time_to_idle = time_to_idle.map_or(0, |idle| ticks(idle.as_millis()).max(1));
+        // A tick earlier, so that no entry's deadline is tick 0.
+        let opened_ms = clock.now_ms().saturating_sub(TICK_MS);
+        Expiry { clock, opened_ms, time_to_live, time_to_idle }
+    }
+
+    /// Now, in ticks.
+    pub(crate) fn now(&self) -> u32 {
+        ticks(u128::from(self.since_opened_ms()))
+    }
+
+    /// Now, in seconds on disk.
+    pub(crate) fn now_s(&self) -> u32 {
+        self.clock.now_s()
+    }
+
+    /// Whether entries can expire without a deadline of their own.
+    pub(crate) fn has_defaults(&self) -> bool {
+        self.time_to_live.is_some() || self.time_to_idle != 0
+    }
+
+    /// The deadline of an entry that is stored now, for `ttl` or else for the default time to live.
+    pub(crate) fn deadline(&self, ttl: Option<Duration>) -> u32 {
+        let Some(ttl) = ttl.or(self.time_to_live) else { return 0 };
+        ticks(u128::from(self.since_opened_ms()) + ttl.as_millis())
+    }
+
+    /// What `Meta::touched` starts with.
+    pub(crate) fn first_touch(&self) -> u32 {
+        if self.time_to_idle == 0 { 0 } else { self.now() }
+    }
+
+    /// Notes a hit, where entries expire when they idle. To write the entry at each hit would cost
+    /// what the lock-free path saves, so it is noted once in a sixteenth of the idle time: an
+    /// entry may idle that much less.
+    pub(crate) fn touch(&self, meta: &Meta) {
+        if self.time_to_idle == 0 {
+            return;
+        }
+        let now = self.now();
+        if now.saturating_sub(meta.touched.load(Relaxed)) > self.time_to_idle / 16 {
+            meta.touched.store(now, Relaxed);
+        }
+    }
+
+    /// Whether the entry is past its deadline or has idled too long.
+    #[inline]
+    pub(crate) fn has_expired(&self, meta: &Meta) -> bool {
+        if meta.deadline == 0 && self.time_to_idle == 0 {
+            return false;
+        }
+        let now = self.now();
+        let idle =
+            self.time_to_idle != 0 && now.saturating_sub(meta.touched.load(Relaxed)) >= self.time_to_idle;
+        idle || (meta.deadline != 0 && now >= meta.deadline)
+    }
+
+    /// The deadline to write with a copy on disk, and whether it is one of idling alone. `None` if
+    /// less than a second is left.
+    pub(crate) fn on_disk(&self, meta: &Meta) -> Option<(u32, bool)> {
+        let idle_end = match self.time_to_idle {
+            0 => u32::MAX,
+            idle => meta.touched.load(Relaxed).saturating_add(idle),
+        };
+        let end = if meta.deadline == 0 { idle_end } else { meta.deadline.min(idle_end) };
+        if meta.deadline == 0 && self.time_to_idle == 0 {
+            return Some((0, false));
+        }
+        let end_s = (self.opened_ms + u64::from(end) * TICK_MS) / 1000;
+        let end_s = u32::try_from(end_s).unwrap_or(u32::MAX);
+        (end_s > self.now_s()).then_some((end_s, meta.deadline == 0))
+    }
+
+    /// The deadline in RAM of an entry that comes back from disk. One of idling alone starts anew.
+    pub(crate) fn from_disk(&self, expiry_s: u32, idle: bool) -> u32 {
+        if expiry_s == 0 || idle {
+            return 0;
+        }
+        let left_ms = (u64::from(expiry_s) * 1000).saturating_sub(self.opened_ms);
+        ticks(u128::from(left_ms)).max(1)
+    }
+
+    /// Whether a copy on disk is past its deadline.
+    pub(crate) fn has_expired_on_disk(&self, expiry_s: u32) -> bool {
+        expiry_s != 0 && expiry_s <= self.now_s()
+    }
+
+    fn since_opened_ms(&self) -> u64 {
+        self.clock.now_ms().saturating_sub(self.opened_ms)
+    }
+}
+
+fn ticks(ms: u128) -> u32 {
+    (ms / u128::from(TICK_MS)).min(u128::from(TICKS_MAX)) as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{hash::KeyHash, io::fault::FaultDisk};
+
+    fn expiry(ttl: Option<u64>, tti: Option<u64>) -> (Arc<FaultDisk>, Expiry) {
+        let disk = Arc::new(FaultDisk::new());
+        let clock = Arc::new(Clock::new(disk.clone()));
+        let secs = |s: Option<u64>| s.map(Duration::from_secs);
+        (disk, Expiry::new(clock, secs(ttl), secs(tti)))
+    }
+
+    fn entry(expiry: &Expiry, ttl: Option<Duration>) -> Meta {
+        Meta::new(KeyHash(0), 1, expiry.deadline(ttl), expiry.first_touch())
+    }
+
+    #[test]
+    fn an_entry_expires_never_late() {
+        let (disk, expiry) = expiry(Some(10), None);
+        let (short, long) = (entry(&expiry, Some(Duration::from_secs(1))), entry(&expiry, None));
+        disk.advance_clock(Duration::from_millis(900));
+        assert!(!expiry.has_expired(&short));
+        disk.advance_clock(Duration::from_millis(100));
+        assert!(expiry.has_expired(&short) && !expiry.has_expired(&long));
+        disk.advance_clock(Duration::from_secs(9));
+        assert!(expiry.has_expired(&long));
+    }
+
+    #[test]
+    fn a_hit_renews_an_idle_entry_only() {
+        let (disk, expiry) = expiry(None, Some(10));
+        let (idle, hit) = (entry(&expiry, None), entry(&expiry, None));
+        disk.advance_clock(Duration::from_secs(6));
+        expiry.touch(&hit);
+        disk.advance_clock(Duration::from_secs(6));
+        assert!(expiry.has_expired(&idle) && !expiry.has_expired(&hit));
+    }
+
+    #[test]
+    fn the_deadline_on_disk_is_never_later() {
+        let (disk, expiry) = expiry(Some(10), None);
+        let meta = entry(&expiry, None);
+        let (end_s, idle) = expiry.on_disk(&meta).unwrap();
+        assert!(!idle && end_s <= expiry.now_s() + 10 && end_s >= expiry.now_s() + 8);
+        assert!(expiry.from_disk(end_s, false) <= meta.deadline);
+        disk.advance_clock(Duration::from_millis(9_500));
+        assert!(expiry.on_disk(&meta).is_none(), "less than a second is left");
+    }
+
+    #[test]
+    fn a_time_beyond_the_counter_is_its_end() {
+        let (_, expiry) = expiry(None, None);
+        assert_eq!(expiry.deadline(Some(Duration::MAX)), u32::MAX);
+        assert_eq!(expiry.on_disk(&entry(&expiry, None)), Some((0, false)));
+    }
+}

@@ -1,0 +1,222 @@
+//! The loads under way: who may still store what it is loading, and who waits for it (R8).
+
+use std::{borrow::Borrow, collections::HashMap, sync::Arc};
+
+use crate::{
+    hash::KeyHash,
+    sync::{Condvar, Mutex},
+};
+
+/// The right to store one load's value. Never used twice in a stripe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct LoadId(u64);
+
+/// One stripe's loads under way, by key hash.
+///
+/// A load that is not in the table is dead: whatever it brings is not stored. An insert, a remove
+/// or a clear takes it out, and who asks afterwards starts a new one.
+#[derive(Debug)]
+pub(crate) struct Loads<K, V> {
+    under_way: HashMap<KeyHash, Load<K, V>>,
+    last_id: u64,
+}
+
+/// One load under way.
+#[derive(Debug)]
+pub(crate) struct Load<K, V> {
+    id: LoadId,
+    key: K,
+    /// The leases that may still fill it.
+    holders: u32,
+    /// The one that loads on behalf of those who wait, if any does.
+    flight: Option<Arc<Flight<V>>>,
+}
+
+/// What one who found nothing is to do.
+#[derive(Debug)]
+pub(crate) enum Turn<V> {
+    /// Load, fill, and tell those who wait.
+    Lead(LoadId, Arc<Flight<V>>),
+    /// Another is loading it.
+    Wait(Arc<Flight<V>>),
+    /// Load for yourself: another key with the same hash is being loaded.
+    Alone,
+}
+
+impl<K: Eq, V> Loads<K, V> {
+    pub(crate) fn new() -> Loads<K, V> {
+        Loads { under_way: HashMap::new(), last_id: 0 }
+    }
+
+    /// Joins the load of `key`, or starts it.
+    pub(crate) fn join<Q: Eq + ?Sized>(&mut self, hash: KeyHash, key: &Q, owned: K) -> Turn<V>
+    where
+        K: Borrow<Q>,
+    {
+        let Some(load) = self.load_of(hash, key, owned) else { return Turn::Alone };
+        if let Some(flight) = &load.flight {
+            return Turn::Wait(flight.clone());
+        }
+        let flight = Arc::new(Flight::new());
+        load.flight = Some(flight.clone());
+        load.holders += 1;
+        Turn::Lead(load.id, flight)
+    }
+
+    /// Takes a lease on `key` beside whatever else loads it; `None` if another key with the same
+    /// hash is being loaded.
+    pub(crate) fn lease<Q: Eq + ?Sized>(&mut self, hash: KeyHash, key: &Q, owned: K) -> Option<LoadId>
+    where
+        K: Borrow<Q>,
+    {
+        let load = self.load_of(hash, key, owned)?;
+        load.holders += 1;
+        Some(load.id)
+    }
+
+    fn load_of<Q: Eq + ?Sized>(&mut self, hash: KeyHash, key: &Q, owned: K) -> Option<&mut Load<K, V>>
+    where
+        K: Borrow<Q>,
+    {
+        let load = self.under_way.entry(hash).or_insert_with(|| {
+            self.last_id += 1;
+            Load { id: LoadId(self.last_id), key: owned, holders: 0, flight: None }
+        });
+        (load.key.borrow() == key).then_some(load)
+    }
+
+    /// Whether what this load brings may be stored.
+    pub(crate) fn is_alive(&self, hash: KeyHash, id: LoadId) -> bool {
+        self.under_way.get(&hash).is_some_and(|load| load.id == id)
+    }
+
+    /// One holder is done with the load, whether it stored a value or not. What comes back is to
+    /// be dropped outside the lock.
+    #[must_use]
+    pub(crate) fn release(&mut self, hash: KeyHash, id: LoadId, led: bool) -> Option<Load<K, V>> {
+        let load = self.under_way.get_mut(&hash).filter(|load| load.id == id)?;
+        if led {
+            load.flight = None;
+        }
+        load.holders -= 1;
+        if load.holders > 0 {
+            return None;
+        }
+        self.under_way.remove(&hash)
+    }
+
+    /// An invalidation of the key: its loads are dead. What comes back is to be dropped outside the lock.
+    #[must_use]
+    pub(crate) fn kill(&mut self, hash: KeyHash) -> Option<Load<K, V>> {
+        self.under_way.remove(&hash)
+    }
+
+    /// An invalidation of every key. What comes back is to be dropped outside the lock.
+    #[must_use]
+    pub(crate) fn kill_all(&mut self) -> impl Sized + use<K, V> {
+        std::mem::take(&mut self.under_way)
+    }
+}
+
+/// One load that others wait for.
+#[derive(Debug)]
+pub(crate) struct Flight<V> {
+    /// Guards the outcome; nothing else is locked and no user code but `V::clone` runs under it.
+    outcome: Mutex<Outcome<V>>,
+    landed: Condvar,
+}
+
+#[derive(Debug)]
+enum Outcome<V> {
+    Loading,
+    Loaded(V),
+    /// The loader failed or panicked: the next one loads.
+    Abandoned,
+}
+
+impl<V> Flight<V> {
+    fn new() -> Flight<V> {
+        Flight { outcome: Mutex::new(Outcome::Loading), landed: Condvar::new() }
+    }
+
+    /// Hands the value to everyone who waits.
+    pub(crate) fn land(&self, value: V) {
+        *self.outcome.lock() = Outcome::Loaded(value);
+        self.landed.notify_all();
+    }
+
+    /// Sends those who wait off to load it themselves, unless it has landed.
+    pub(crate) fn abandon(&self) {
+        let mut outcome = self.outcome.lock();
+        if matches!(*outcome, Outcome::Loading) {
+            *outcome = Outcome::Abandoned;
+        }
+        drop(outcome);
+        self.landed.notify_all();
+    }
+
+    /// Waits for the value; `None` if the one who loads gave up.
+    pub(crate) fn wait(&self) -> Option<V>
+    where
+        V: Clone,
+    {
+        let mut outcome = self.outcome.lock();
+        loop {
+            match &*outcome {
+                Outcome::Loading => self.landed.wait(&mut outcome),
+                Outcome::Loaded(value) => return Some(value.clone()),
+                Outcome::Abandoned => return None,
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HASH: KeyHash = KeyHash(1);
+
+    #[test]
+    fn one_leads_and_the_others_wait() {
+        let mut loads = Loads::<u32, u32>::new();
+        let Turn::Lead(id, flight) = loads.join(HASH, &7, 7) else { panic!("nobody led before") };
+        assert!(matches!(loads.join(HASH, &7, 7), Turn::Wait(_)));
+        flight.land(70);
+        assert_eq!(flight.wait(), Some(70));
+        assert!(loads.is_alive(HASH, id));
+        drop(loads.release(HASH, id, true));
+        assert!(!loads.is_alive(HASH, id));
+    }
+
+    #[test]
+    fn who_asks_after_an_invalidation_starts_anew() {
+        let mut loads = Loads::<u32, u32>::new();
+        let Turn::Lead(old, _) = loads.join(HASH, &7, 7) else { panic!("nobody led before") };
+        drop(loads.kill(HASH));
+        let Turn::Lead(new, _) = loads.join(HASH, &7, 7) else { panic!("the dead load leads") };
+        assert!(!loads.is_alive(HASH, old));
+        assert!(loads.is_alive(HASH, new));
+        drop(loads.release(HASH, old, true));
+        assert!(loads.is_alive(HASH, new), "a dead load's end ended the living one");
+    }
+
+    #[test]
+    fn a_lease_outlives_the_leader_beside_it() {
+        let mut loads = Loads::<u32, u32>::new();
+        let lease = loads.lease(HASH, &7, 7).unwrap();
+        let Turn::Lead(id, flight) = loads.join(HASH, &7, 7) else { panic!("a lease leads nobody") };
+        flight.abandon();
+        assert_eq!(flight.wait(), None);
+        drop(loads.release(HASH, id, true));
+        assert!(loads.is_alive(HASH, lease));
+    }
+
+    #[test]
+    fn a_key_of_the_same_hash_loads_alone() {
+        let mut loads = Loads::<u32, u32>::new();
+        let _lease = loads.lease(HASH, &7, 7).unwrap();
+        assert!(matches!(loads.join(HASH, &8, 8), Turn::Alone));
+        assert!(loads.lease(HASH, &8, 8).is_none());
+    }
+}

@@ -1,0 +1,84 @@
+//! The copies that are on their way to disk: queued, or in the batch that is being written.
+
+use std::collections::{HashMap, VecDeque};
+
+use super::entry::SlotId;
+use crate::{hash::KeyHash, location::Location};
+
+/// A copy on its way to disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Pending {
+    /// The resident entry that is copied.
+    pub(crate) slot: SlotId,
+    /// Tells this copy from an earlier one of the same key, whose encoding may still be going on.
+    pub(crate) ticket: Ticket,
+    /// Where the record will lie, once it has been accepted by the log. From then on it may reach
+    /// the disk, and only the journal can take it back (R3).
+    pub(crate) in_flight: Option<Location>,
+}
+
+/// The number of a copy; never used twice in a stripe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Ticket(u64);
+
+/// One stripe's copies on their way, by key hash.
+///
+/// # Invariants
+///
+/// 1. A hash is in `copies` exactly if a resident entry of that hash is marked `PENDING`.
+/// 2. A copy that is not in flight has its hash and ticket in `queue`; what else is there was
+///    cancelled and is skipped.
+#[derive(Debug, Default)]
+pub(crate) struct PendingCopies {
+    copies: HashMap<KeyHash, Pending>,
+    queue: VecDeque<(KeyHash, Ticket)>,
+    last_ticket: u64,
+}
+
+impl PendingCopies {
+    /// Queues a copy of `slot`. The caller has seen that none is pending for its hash.
+    pub(crate) fn push(&mut self, hash: KeyHash, slot: SlotId) {
+        self.last_ticket += 1;
+        let ticket = Ticket(self.last_ticket);
+        let displaced = self.copies.insert(hash, Pending { slot, ticket, in_flight: None });
+        assert!(displaced.is_none(), "two copies pending for one hash");
+        self.queue.push_back((hash, ticket));
+    }
+
+    pub(crate) fn get(&self, hash: KeyHash) -> Option<Pending> {
+        self.copies.get(&hash).copied()
+    }
+
+    /// The oldest queued copy that was not cancelled; it leaves the queue and stays pending.
+    pub(crate) fn pop_queued(&mut self) -> Option<(KeyHash, Pending)> {
+        while let Some((hash, ticket)) = self.queue.pop_front() {
+            if let Some(&copy) = self.copies.get(&hash)
+                && copy.ticket == ticket
+            {
+                return Some((hash, copy));
+            }
+        }
+        None
+    }
+
+    /// Notes that the log has accepted the record of this copy.
+    pub(crate) fn accept(&mut self, hash: KeyHash, location: Location) {
+        let copy = self.copies.get_mut(&hash).expect("only a pending copy is accepted");
+        copy.in_flight = Some(location);
+    }
+
+    /// Ends the copy: written, or cancelled.
+    pub(crate) fn take(&mut self, hash: KeyHash) -> Option<Pending> {
+        self.copies.remove(&hash)
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.copies.clear();
+        self.queue.clear();
+    }
+
+    #[cfg(any(test, feature = "testing"))]
+    pub(crate) fn len(&self) -> usize {
+        self.copies.len()
+    }
+}

@@ -1,0 +1,334 @@
+//! The hash table under [`Hot`](super::hot::Hot): from a hash to the slots that may hold its key.
+//!
+//! One bucket is one cache line of twelve lanes. A one-byte tag a lane filters out nearly all
+//! entries of other keys before a slot number, let alone an entry, is looked at.
+//!
+//! ```text
+//!   0        8    12     16                                              64
+//!  +--------+----+------+------------------------------------------------+
+//!  | tags 0..12  | over | twelve slot numbers plus one, 0 where empty    |
+//!  |             | flow |                                                |
+//!  +--------+----+------+------------------------------------------------+
+//! ```
+//!
+//! A bucket that is full sends a newcomer to the next one and counts it in `overflow`; a probe
+//! stops at the first bucket that nobody passed. Entries are never moved from lane to lane, so a
+//! bucket's count may only fall when an entry that passed it leaves.
+//!
+//! One writer changes a table at a time; any number of readers probe it meanwhile. What a reader
+//! may see of a change in progress is argued in [`hot`](super::hot).
+
+use std::iter;
+
+use super::entry::SlotId;
+use crate::{
+    hash::KeyHash,
+    sync::{
+        AtomicU32, AtomicU64,
+        Ordering::{Acquire, Relaxed, Release},
+    },
+};
+
+/// Slots in a bucket: as many as one cache line takes.
+const LANES: usize = 12;
+/// Entries for each bucket, in the mean, at which a table is full: above this, chains grow fast.
+const ENTRIES_PER_BUCKET_MAX: usize = 10;
+
+/// # Invariants
+///
+/// 1. A lane's tag is 0 exactly if its slot word is 0 (between two changes).
+/// 2. A bucket's `overflow` is the number of entries whose chain, from their home to where they
+///    lie, goes past it.
+/// 3. The number of buckets is a power of two and, with `is_full` heeded, some lane is empty.
+#[derive(Debug)]
+pub(crate) struct Table {
+    buckets: Box<[Bucket]>,
+}
+
+/// All stores are made by the one writer; it reads its own values, whatever the ordering.
+#[derive(Debug)]
+#[repr(C, align(64))]
+struct Bucket {
+    /// Tags of lanes 0..8 and 8..12, lane 0 lowest. Relaxed: a tag is a hint that a reader checks
+    /// against the entry, and who must see it is ordered behind its store by other means.
+    tags_low: AtomicU64,
+    tags_high: AtomicU32,
+    /// Relaxed: an entry whose insertion happened before a probe is counted in every value that
+    /// the probe can read, as coherence forbids older ones.
+    overflow: AtomicU32,
+    /// A lane's slot number plus one, so that zeroed memory is an empty bucket. This word is what
+    /// links an entry: stored with Release, it publishes the entry and its chunk to the Acquire
+    /// in [`Bucket::slot`].
+    slots: [AtomicU32; LANES],
+}
+
+const _: () = assert!(size_of::<Bucket>() == 64);
+
+impl Table {
+    pub(crate) fn new(buckets: usize) -> Table {
+        assert!(buckets.is_power_of_two(), "homes are taken by a mask, so {buckets} cannot be");
+        Table { buckets: iter::repeat_with(Bucket::new).take(buckets).collect() }
+    }
+
+    /// An empty table of twice the size.
+    pub(crate) fn new_larger(&self) -> Table {
+        Table::new(self.buckets.len() * 2)
+    }
+
+    /// The slots whose entries may have this hash: all that do, and one in 255 of the others that
+    /// the chain passes.
+    #[inline]
+    pub(crate) fn probe(&self, hash: KeyHash) -> Probe<'_> {
+        let index = self.home(hash);
+        let (bucket, tag) = (&self.buckets[index], tag(hash));
+        Probe { table: self, bucket, index, left: self.buckets.len() - 1, tag, lanes: bucket.lanes(tag) }
+    }
+
+    /// Links a filled slot. The hash may be there already, the slot may not.
+    pub(crate) fn link(&self, hash: KeyHash, slot: SlotId) {
+        for bucket in self.chain(hash) {
+            if let Some(lane) = bucket.vacant_lane() {
+                bucket.set_slot(lane, Some(slot));
+                bucket.set_tag(lane, tag(hash));
+                return;
+            }
+            bucket.pass(1);
+        }
+        unreachable!("a table grows before its last lane is taken (invariant 3)");
+    }
+
+    /// Puts `new` in `old`'s lane by one store: a probe meets the one or the other.
+    pub(crate) fn relink(&self, hash: KeyHash, old: SlotId, new: SlotId) {
+        let (bucket, lane) = self.locate(hash, old);
+        bucket.set_slot(lane, Some(new));
+    }
+
+    /// Takes a slot out.
+    pub(crate) fn unlink(&self, hash: KeyHash, slot: SlotId) {
+        let (found, lane) = self.locate(hash, slot);
+        found.set_tag(lane, 0);
+        found.set_slot(lane, None);
+        for passed in self.chain(hash).take_while(|bucket| !std::ptr::eq(*bucket, found)) {
+            passed.pass(-1);
+        }
+    }
+
+    /// Whether a table of this size has to grow before it takes `entries`.
+    pub(crate) fn is_full(&self, entries: usize) -> bool {
+        entries > self.buckets.len() * ENTRIES_PER_BUCKET_MAX
+    }
+
+    /// Every linked slot.
+    pub(crate) fn slots(&self) -> impl Iterator<Item = SlotId> {
+        self.buckets.iter().flat_map(|bucket| (0..LANES).filter_map(|lane| bucket.slot(lane)))
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        size_of::<Table>() + size_of_val(&*self.buckets)
+    }
+
+    /// Re-derives invariants 1 and 2 from the hashes of the linked slots.
+    #[cfg(any(test, feature = "testing"))]
+    pub(crate) fn check(&self, hash_of: impl Fn(SlotId) -> KeyHash) {
+        let mut passed = vec![0; self.buckets.len()];
+        for (index, bucket) in self.buckets.iter().enumerate() {
+            for lane in 0..LANES {
+                let Some(slot) = bucket.slot(lane) else {
+                    assert_eq!(bucket.tag(lane), 0, "an empty lane has a tag (invariant 1)");
+                    continue;
+                };
+                let hash = hash_of(slot);
+                assert_eq!(bucket.tag(lane), tag(hash), "{slot:?} has another hash's tag");
+                let mut at = self.home(hash);
+                while at != index {
+                    passed[at] += 1;
+                    at = (at + 1) % self.buckets.len();
+                }
+            }
+        }
+        let counted = self.buckets.iter().map(|bucket| bucket.overflow.load(Relaxed));
+        assert!(counted.eq(passed), "an overflow count is wrong (invariant 2)");
+    }
+
+    fn locate(&self, hash: KeyHash, slot: SlotId) -> (&Bucket, usize) {
+        self.chain(hash)
+            .find_map(|bucket| bucket.lane_of(slot).map(|lane| (bucket, lane)))
+            .expect("the writer unlinks only what it linked")
+    }
+
+    /// Every bucket once, from the hash's home on.
+    fn chain(&self, hash: KeyHash) -> impl Iterator<Item = &Bucket> {
+        let (before, after) = self.buckets.split_at(self.home(hash));
+        after.iter().chain(before)
+    }
+
+    /// The low bits: the top ones are equal in all hashes of a stripe.
+    #[inline]
+    fn home(&self, hash: KeyHash) -> usize {
+        hash.0 as usize & (self.buckets.len() - 1)
+    }
+}
+
+/// Eight bits that choose neither the stripe (top 16 at most) nor, below 2^40 buckets, the home;
+/// never 0, which marks an empty lane.
+#[inline]
+fn tag(hash: KeyHash) -> u8 {
+    ((hash.0 >> 40) as u8).max(1)
+}
+
+/// See [`Table::probe`].
+#[derive(Debug)]
+pub(crate) struct Probe<'t> {
+    table: &'t Table,
+    bucket: &'t Bucket,
+    index: usize,
+    /// Buckets not yet visited: a bound, should counts that change under a reader lead it round.
+    left: usize,
+    tag: u8,
+    /// Lanes of `bucket` that are still to be offered, a bit each.
+    lanes: u32,
+}
+
+impl Iterator for Probe<'_> {
+    type Item = SlotId;
+
+    #[inline]
+    fn next(&mut self) -> Option<SlotId> {
+        loop {
+            while self.lanes != 0 {
+                let lane = self.lanes.trailing_zeros() as usize;
+                self.lanes &= self.lanes - 1;
+                if let Some(slot) = self.bucket.slot(lane) {
+                    return Some(slot);
+                }
+            }
+            if self.left == 0 || self.bucket.overflow.load(Relaxed) == 0 {
+                return None;
+            }
+            self.left -= 1;
+            self.index = (self.index + 1) & (self.table.buckets.len() - 1);
+            self.bucket = &self.table.buckets[self.index];
+            self.lanes = self.bucket.lanes(self.tag);
+        }
+    }
+}
+
+impl Bucket {
+    fn new() -> Bucket {
+        Bucket {
+            tags_low: AtomicU64::new(0),
+            tags_high: AtomicU32::new(0),
+            overflow: AtomicU32::new(0),
+            slots: [const { AtomicU32::new(0) }; LANES],
+        }
+    }
+
+    /// The lanes whose tag this is, a bit each. May name a few more above the first right one.
+    #[inline]
+    fn lanes(&self, tag: u8) -> u32 {
+        let low = equal_bytes(self.tags_low.load(Relaxed), tag);
+        let high = equal_bytes(self.tags_high.load(Relaxed).into(), tag);
+        (low | high << 8) & ((1 << LANES) - 1)
+    }
+
+    fn vacant_lane(&self) -> Option<usize> {
+        // The lowest bit is exact, and it is the only one that is used.
+        let lanes = self.lanes(0);
+        (lanes != 0).then(|| lanes.trailing_zeros() as usize)
+    }
+
+    fn lane_of(&self, slot: SlotId) -> Option<usize> {
+        (0..LANES).find(|&lane| self.slot(lane) == Some(slot))
+    }
+
+    #[inline]
+    fn slot(&self, lane: usize) -> Option<SlotId> {
+        // Acquire pairs with the Release in `set_slot`: the entry in the slot is whole.
+        self.slots[lane].load(Acquire).checked_sub(1).map(SlotId)
+    }
+
+    fn set_slot(&self, lane: usize, slot: Option<SlotId>) {
+        // Release pairs with the Acquire in `slot`.
+        self.slots[lane].store(slot.map_or(0, |slot| slot.0 + 1), Release);
+    }
+
+    #[cfg(any(test, feature = "testing"))]
+    fn tag(&self, lane: usize) -> u8 {
+        let (low, high) = (self.tags_low.load(Relaxed), self.tags_high.load(Relaxed));
+        if lane < 8 { (low >> (lane * 8)) as u8 } else { (high >> ((lane - 8) * 8)) as u8 }
+    }
+
+    /// Other lanes' tags share the word; the one writer makes the read and the store one step.
+    fn set_tag(&self, lane: usize, tag: u8) {
+        if lane < 8 {
+            let shift = lane * 8;
+            let others = self.tags_low.load(Relaxed) & !(0xff << shift);
+            self.tags_low.store(others | u64::from(tag) << shift, Relaxed);
+        } else {
+            let shift = (lane - 8) * 8;
+            let others = self.tags_high.load(Relaxed) & !(0xff << shift);
+            self.tags_high.store(others | u32::from(tag) << shift, Relaxed);
+        }
+    }
+
+    fn pass(&self, by: i32) {
+        let count = self.overflow.load(Relaxed).checked_add_signed(by);
+        self.overflow.store(count.expect("what leaves was counted (invariant 2)"), Relaxed);
+    }
+}
+
+/// A bit for each byte of `word` that equals `byte`. A byte that differs in its lowest bit only,
+/// above an equal one, may be named too: the borrow of the subtraction reaches it.
+#[inline]
+fn equal_bytes(word: u64, byte: u8) -> u32 {
+    const ONES: u64 = u64::from_ne_bytes([1; 8]);
+    const HIGHS: u64 = ONES << 7;
+    /// Sums bit 8i + 7 of its factor into bit 56 + i.
+    const GATHER: u64 = 0x0002_0408_1020_4081;
+    let difference = word ^ (ONES * u64::from(byte));
+    let zeroes = difference.wrapping_sub(ONES) & !difference & HIGHS;
+    (zeroes.wrapping_mul(GATHER) >> 56) as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(table: &Table, hash: KeyHash) -> Vec<u32> {
+        table.probe(hash).map(|slot| slot.0).collect()
+    }
+
+    #[test]
+    fn equal_bytes_names_each_equal_byte() {
+        for position in 0..8 {
+            for byte in [0, 1, 0x7f, 0x80, 0xff] {
+                let other = u64::from_ne_bytes([byte ^ 0x55; 8]);
+                let word = other & !(0xff << (position * 8)) | u64::from(byte) << (position * 8);
+                assert_eq!(equal_bytes(word, byte), 1 << position);
+                assert_eq!(equal_bytes(other, byte), 0);
+            }
+        }
+        assert_eq!(equal_bytes(u64::MAX, 0xff), 0xff);
+    }
+
+    #[test]
+    fn a_chain_wraps_and_shortens_again() {
+        let table = Table::new(4);
+        let hash = KeyHash(3);
+        let all = || (0..30).collect::<Vec<u32>>();
+        all().into_iter().for_each(|id| table.link(hash, SlotId(id)));
+        assert_eq!(found(&table, hash), all(), "12 at home, the others behind the wrap");
+        assert_eq!(found(&table, KeyHash(2)), Vec::new(), "nobody passed its home");
+        table.check(|_| hash);
+
+        table.relink(hash, SlotId(29), SlotId(99));
+        assert_eq!(found(&table, hash).last(), Some(&99));
+        table.unlink(hash, SlotId(99));
+        (0..12).for_each(|id| table.unlink(hash, SlotId(id)));
+        assert_eq!(found(&table, hash), all()[12..29], "still found past an empty home");
+        (12..29).for_each(|id| table.unlink(hash, SlotId(id)));
+        table.check(|_| hash);
+        assert_eq!(table.probe(hash).left, 3);
+        assert!(table.buckets.iter().all(|bucket| bucket.overflow.load(Relaxed) == 0));
+    }
+}

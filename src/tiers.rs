@@ -1,0 +1,288 @@
+//! Both tiers under one roof: the stripes, the log, and what every walk through them needs.
+
+use std::sync::Arc;
+
+use crossbeam_epoch::{self as epoch, Guard};
+
+use crate::{
+    bell::Bell,
+    budget::Budget,
+    builder::{DiskFilter, Weigher, WriteBehind},
+    codec::{CodecError, Key, KeyBytes, Value},
+    error::Error,
+    hash::KeyHash,
+    hits::HitCount,
+    location::Location,
+    log::{Log, Read, SnapshotReader},
+    shard::{
+        Loan, Shard, Stripe,
+        counts::Counts,
+        entry::{Entry, Meta},
+        expiry::Expiry,
+    },
+    stats::Recovery,
+    sync::Mutex,
+};
+
+/// What an entry costs beside its own struct and what it owns: its part of the table, the ring and the ghosts.
+const ENTRY_OVERHEAD_BYTES: u64 = 24;
+
+/// What a stripe's displaced entries may weigh before the epoch is asked to move on: a few of the
+/// batches in which they are handed to it.
+const LIMBO_MIN: u64 = 256 << 10;
+
+/// The two tiers.
+pub(crate) struct Tiers<K, V> {
+    pub(crate) stripes: Box<[Stripe<K, V>]>,
+    pub(crate) stripe_bits: u32,
+    pub(crate) hash_seed: u64,
+    /// The disk tier, if there is one.
+    pub(crate) log: Option<Arc<Log>>,
+    pub(crate) budget: Arc<Budget>,
+    pub(crate) expiry: Arc<Expiry>,
+    pub(crate) bell: Bell,
+    pub(crate) ram_hits: HitCount,
+    pub(crate) write_behind: WriteBehind,
+    pub(crate) weigher: Option<Weigher<K, V>>,
+    pub(crate) disk_filter: Option<DiskFilter<K, V>>,
+    /// Weights are 1: the budget counts entries.
+    pub(crate) counts_entries: bool,
+    /// What a clean close left, until every stripe has loaded its part. Guards loading itself: a
+    /// stripe is loaded under it, once. Taken before the stripe's lock, never under it.
+    pub(crate) snapshot: Mutex<Option<SnapshotReader>>,
+    pub(crate) recovery: Recovery,
+}
+
+/// A value that was read from disk.
+pub(crate) struct Copy<K, V> {
+    pub(crate) value: V,
+    /// Ready to be promoted, but for a key whose bytes make none.
+    pub(crate) key: Option<K>,
+    expiry_s: u32,
+    idle: bool,
+}
+
+/// What came of reading a copy.
+pub(crate) enum ReadCopy<K, V> {
+    Value(Copy<K, V>),
+    /// Its segment was reclaimed in the meantime; the index knows more.
+    Moved,
+    Nothing,
+}
+
+impl<K: Key, V: Value> Tiers<K, V> {
+    pub(crate) fn hash<Q: KeyBytes + ?Sized>(&self, key: &Q) -> Result<KeyHash, CodecError> {
+        key.with_key_bytes(|bytes| KeyHash::of(bytes, self.hash_seed))
+    }
+
+    #[inline]
+    pub(crate) fn stripe(&self, hash: KeyHash) -> &Stripe<K, V> {
+        &self.stripes[hash.stripe(self.stripe_bits)]
+    }
+
+    /// The hash's stripe under its lock, with its part of the snapshot loaded.
+    pub(crate) fn shard<'g>(&'g self, hash: KeyHash, guard: &'g Guard) -> Shard<'g, K, V> {
+        self.shard_at(hash.stripe(self.stripe_bits), guard)
+    }
+
+    pub(crate) fn shard_at<'g>(&'g self, stripe: usize, guard: &'g Guard) -> Shard<'g, K, V> {
+        if !self.stripes[stripe].is_loaded() {
+            self.load(stripe, guard);
+        }
+        self.stripes[stripe].lock(guard)
+    }
+
+    /// Reads a stripe's part of the snapshot, or where that is damaged, of the footers.
+    fn load(&self, stripe: usize, guard: &Guard) {
+        let snapshot = self.snapshot.lock();
+        if self.stripes[stripe].is_loaded() {
+            return;
+        }
+        let (Some(log), Some(reader)) = (&self.log, &*snapshot) else {
+            unreachable!("a stripe without a snapshot is loaded at open")
+        };
+        match reader.read(stripe, self.stripe_bits) {
+            Ok(slots) => self.stripes[stripe].lock(guard).load_packed(&slots),
+            Err(_) => self.recover(log, stripe..stripe + 1),
+        }
+        self.stripes[stripe].set_loaded();
+    }
+
+    /// Loads stripes from the footers. Nothing else touches them before they are loaded.
+    pub(crate) fn recover(&self, log: &Log, stripes: std::ops::Range<usize>) {
+        let guard = &epoch::pin();
+        log.recover(stripes, self.stripe_bits, &mut |hash, location| {
+            self.stripe(hash).lock(guard).load(hash, location);
+        });
+    }
+
+    /// What an entry costs the budget.
+    pub(crate) fn weight(&self, key: &K, value: &V) -> u64 {
+        if self.counts_entries {
+            return 1;
+        }
+        let payload = match &self.weigher {
+            Some(weigh) => weigh(key, value),
+            None => (key.heap_bytes() + value.heap_bytes()) as u64,
+        };
+        payload.saturating_add(size_of::<Entry<K, V>>() as u64 + ENTRY_OVERHEAD_BYTES)
+    }
+
+    /// Reads the copy at `location` of a key, which the index named. What cannot be read is
+    /// forgotten, in a way that it cannot come back.
+    pub(crate) fn read_copy<Q>(
+        &self,
+        hash: KeyHash,
+        key: &Q,
+        location: Location,
+        guard: &Guard,
+    ) -> ReadCopy<K, V>
+    where
+        Q: KeyBytes + ?Sized,
+    {
+        let Some(log) = &self.log else { return ReadCopy::Nothing };
+        let read = key.with_key_bytes(|bytes| (log.read(location, bytes), K::decode(bytes.to_vec()).ok()));
+        let (found, key) = match read {
+            Ok((Read::Hit(found), key)) => (found, key),
+            Ok((Read::Gone, _)) => return ReadCopy::Moved,
+            Ok((Read::OtherKey, _)) | Err(_) => return ReadCopy::Nothing,
+            Ok((Read::Damaged | Read::Failed(_), _)) => {
+                self.forget_unreadable(log, hash, location, guard);
+                return ReadCopy::Nothing;
+            }
+        };
+        if self.expiry.has_expired_on_disk(found.expiry) {
+            let mut shard = self.shard(hash, guard);
+            // It needs no journal: what has expired stays so, and recovery drops it.
+            shard.counts().expired += u64::from(shard.forget(hash, location));
+            return ReadCopy::Nothing;
+        }
+        match V::decode(found.bytes) {
+            Ok(value) => ReadCopy::Value(Copy { value, key, expiry_s: found.expiry, idle: found.idle }),
+            Err(_) => {
+                self.forget_unreadable(log, hash, location, guard);
+                ReadCopy::Nothing
+            }
+        }
+    }
+
+    /// A copy cannot be read today. It might be tomorrow, when the key has another value: so its
+    /// invalidation is journaled before the index forgets it (R6).
+    fn forget_unreadable(&self, log: &Log, hash: KeyHash, location: Location, guard: &Guard) {
+        let mut shard = self.shard(hash, guard);
+        if shard.is_at(hash, location) && log.invalidate(hash).is_ok() {
+            shard.forget(hash, location);
+            shard.counts().read_failures += 1;
+        }
+    }
+
+    /// Makes an entry of what was read from disk.
+    pub(crate) fn entry_of_copy(&self, hash: KeyHash, copy: Copy<K, V>) -> Option<Entry<K, V>> {
+        let key = copy.key?;
+        let weight = self.weight(&key, &copy.value);
+        if weight > self.budget.weight_max() {
+            return None;
+        }
+        let deadline = self.expiry.from_disk(copy.expiry_s, copy.idle);
+        let meta = Meta::new(hash, weight as u32, deadline, self.expiry.first_touch());
+        Some(Entry { meta, key, value: copy.value })
+    }
+
+    /// The sum of what the stripes have counted.
+    pub(crate) fn counts(&self) -> Counts {
+        let guard = &epoch::pin();
+        let mut sum = Counts::default();
+        for stripe in &self.stripes {
+            sum += *stripe.lock(guard).counts();
+        }
+        sum
+    }
+
+    /// Runs `visit` on every stripe in turn, under its lock.
+    pub(crate) fn for_each_shard(&self, mut visit: impl FnMut(&mut Shard<'_, K, V>)) {
+        for stripe in 0..self.stripes.len() {
+            // Pinned anew for each, so that what they retire can be freed meanwhile.
+            let guard = &epoch::pin();
+            visit(&mut self.shard_at(stripe, guard));
+        }
+    }
+
+    /// `Ok` unless an invalidation is still waiting for the disk to take it.
+    pub(crate) fn ensure_durable(&self) -> Result<(), Error> {
+        self.log.as_ref().map_or(Ok(()), |log| log.ensure_durable())
+    }
+
+    /// Journals that what is on disk of this hash is void, if anything may be (R3). The caller
+    /// holds the hash's stripe, as the shard shows, and forgets it then.
+    pub(crate) fn invalidate(&self, shard: &Shard<'_, K, V>, hash: KeyHash) -> Result<(), Error> {
+        match &self.log {
+            Some(log) if shard.may_be_on_disk(hash) => log.invalidate(hash),
+            _ => self.ensure_durable(),
+        }
+    }
+
+    /// Whether the record at `location` is this key's and has not expired.
+    pub(crate) fn holds<Q: KeyBytes + ?Sized>(&self, key: &Q, location: Location) -> bool {
+        let Some(log) = &self.log else { return false };
+        match key.with_key_bytes(|bytes| log.read(location, bytes)) {
+            Ok(Read::Hit(found)) => !self.expiry.has_expired_on_disk(found.expiry),
+            _ => false,
+        }
+    }
+
+    /// Forgets everything, stripe by stripe.
+    pub(crate) fn clear(&self) -> Result<(), Error> {
+        for stripe in 0..self.stripes.len() {
+            let guard = &epoch::pin();
+            let mut shard = self.shard_at(stripe, guard);
+            if shard.is_closed() {
+                return Err(Error::Closed);
+            }
+            let dead_loads = shard.kill_all_loads();
+            shard.clear();
+            drop(shard);
+            drop(dead_loads);
+        }
+        Ok(())
+    }
+
+    /// Sees to it that entries which were displaced in a stripe do not pile up in wait for the epoch.
+    /// No lock is held, since to flush may drop them here.
+    pub(crate) fn collect(&self, hash: KeyHash, guard: &Guard) {
+        let stripe = self.stripe(hash);
+        let limbo_max = (self.budget.capacity(0) / 16).max(LIMBO_MIN);
+        if stripe.hot.limbo_weight() > limbo_max {
+            stripe.lock(guard).seal_retired();
+            guard.flush();
+        }
+    }
+
+    /// After a loan, the others evict what they have too much now.
+    pub(crate) fn honour(&self, loan: Loan) {
+        if loan == Loan::Taken {
+            self.for_each_shard(|shard| shard.shrink());
+        }
+    }
+
+    /// Wakes the maintenance thread if enough waits for it.
+    pub(crate) fn ring_for_batch(&self) {
+        if self.budget.is_batch_waiting() || self.write_behind == WriteBehind::Through {
+            self.bell.ring();
+        }
+    }
+
+    /// Waits while too much is on its way to disk, unless it is to be shed.
+    pub(crate) fn wait_for_disk(&self) {
+        self.ring_for_batch();
+        if self.budget.is_overloaded() {
+            self.bell.wait_for_room(|| self.budget.is_overloaded() && !self.budget.sheds());
+        }
+    }
+
+    /// What is taken of the RAM budget.
+    pub(crate) fn ram_used(&self) -> u64 {
+        let mut used = if self.counts_entries { 0 } else { self.budget.index_bytes() };
+        self.for_each_shard(|shard| used += shard.resident_weight());
+        used
+    }
+}
