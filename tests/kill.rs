@@ -165,10 +165,10 @@ impl Writer<'_> {
         for count in 1.. {
             let key = random.below(KEYS / WRITERS) * WRITERS + self.writer;
             let version = self.life << 32 | count << 2 | self.writer;
-            match random.below(2000) {
-                0..1_400 => self.insert(key, version, [24, 64, 200, 800][random.below(4) as usize]),
-                1_400..1_980 => self.remove(key, version),
-                1_980..1_999 => self.flush(),
+            match random.below(20_000) {
+                0..14_000 => self.insert(key, version, [24, 64, 400, 2_000][random.below(4) as usize]),
+                14_000..19_800 => self.remove(key, version),
+                19_800..19_998 => self.flush(),
                 _ => self.clear(),
             }
         }

@@ -11,7 +11,7 @@ use std::{
 
 use common::{
     Random, TempDir, TestCache, from_env,
-    oracle::{Oracle, Stamp},
+    oracle::{Floor, Oracle},
     tiny,
     value::{self, value},
 };
@@ -127,25 +127,32 @@ impl Worker<'_> {
 
     fn load(self, key: u64, len: usize) {
         let floor = self.oracle.floor(key);
+        let mut loaded = None;
         let found = self.cache.get_or_insert_with(&key, || {
             let version = self.oracle.next_version();
-            self.oracle.ended(key, version);
+            loaded = Some(version);
+            self.oracle.leased(key, version);
             value(key, version, len)
         });
+        if let Some(version) = loaded {
+            self.oracle.ended(key, version);
+        }
         self.judge(key, &found, floor);
     }
 
     fn lease(self, key: u64, len: usize) {
         let lease = self.cache.lease(&key).unwrap();
         let version = self.oracle.next_version();
-        self.oracle.ended(key, version);
+        self.oracle.leased(key, version);
         let start = self.oracle.now();
-        if lease.fill(value(key, version, len)).unwrap() {
-            self.oracle.invalidated(key, start);
+        let stored = lease.fill(value(key, version, len)).unwrap();
+        self.oracle.ended(key, version);
+        if stored {
+            self.oracle.filled(key, start);
         }
     }
 
-    fn judge(self, key: u64, found: &[u8], floor: Stamp) {
+    fn judge(self, key: u64, found: &[u8], floor: Floor) {
         let version = value::version(key, found);
         assert!(!self.oracle.is_stale(key, version, floor), "stale: version {version} of key {key}");
         self.hits.fetch_add(1, Relaxed);
