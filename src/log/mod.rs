@@ -21,6 +21,7 @@ mod footer;
 mod invalidations;
 mod journal;
 mod layout;
+mod open;
 mod record;
 mod recover;
 mod scan;
@@ -44,7 +45,7 @@ pub(crate) use self::{
     appender::Appender,
     counters::LogCounters,
     footer::FooterEntry,
-    recover::{RecoveryReport, Start},
+    open::{RecoveryReport, Start},
     segment::{Read, Record, Segment},
     snapshot::SnapshotReader,
 };

@@ -144,6 +144,7 @@ mod tests {
 
     fn expiry(ttl: Option<u64>, tti: Option<u64>) -> (Arc<FaultDisk>, Expiry) {
         let disk = Arc::new(FaultDisk::new());
+        disk.set_wall_time(Some(Duration::from_millis(1_700_000_000_900)));
         let clock = Arc::new(Clock::new(disk.clone()));
         let secs = |s: Option<u64>| s.map(Duration::from_secs);
         (disk, Expiry::new(clock, secs(ttl), secs(tti)))
