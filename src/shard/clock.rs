@@ -191,6 +191,7 @@ impl Clock {
     }
 
     /// Inserts so far.
+    #[cfg(test)]
     pub(crate) fn inserts(&self) -> u64 {
         self.inserts
     }

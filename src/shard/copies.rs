@@ -8,7 +8,10 @@ use super::{
     entry::{Entry, Flags, Meta, SlotId},
     pending::Pending,
 };
-use crate::{hash::KeyHash, location::Location};
+use crate::{
+    hash::KeyHash,
+    location::{Location, SegmentId},
+};
 
 /// The two hashes are the same, the keys are not.
 #[derive(Debug)]
@@ -139,12 +142,22 @@ impl<'g, K: Eq + Held, V: Held> Shard<'g, K, V> {
     /// Forgets the copy at `location`, unless the key has moved since; whether it had not. The
     /// caller has made sure that the copy cannot come back (R6).
     pub(crate) fn forget(&mut self, hash: KeyHash, location: Location) -> bool {
-        let forgotten = self.is_at(hash, location);
+        let forgotten = self.change_index(|cold| cold.remove_if(hash, location));
         if forgotten {
-            self.change_index(|cold| cold.remove(hash));
             self.unmark_on_disk(hash);
         }
         forgotten
+    }
+
+    /// Forgets every copy in a segment whose list of records cannot be read; how many those were.
+    /// Looks at the whole index.
+    pub(crate) fn forget_segment(&mut self, segment: SegmentId) -> u64 {
+        let lies_there = |&(_, packed): &(KeyHash, Packed)| packed.location().segment() == segment;
+        let lost: Vec<_> = self.state.cold.iter().filter(lies_there).collect();
+        for &(hash, packed) in &lost {
+            self.forget(hash, packed.location());
+        }
+        lost.len() as u64
     }
 
     /// Drops everything that leads to a copy of this hash on disk: the index's, and one on its

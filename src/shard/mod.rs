@@ -236,6 +236,17 @@ impl<'g, K: Eq + Held, V: Held> Shard<'g, K, V> {
         self.hot.len(&self.state.writer) as u64
     }
 
+    /// What the table, the slab, the rings and the ghosts have allocated.
+    pub(crate) fn metadata_bytes(&self) -> u64 {
+        let state = &*self.state;
+        (self.hot.bytes() + state.clock.overhead_bytes() + state.gate.overhead_bytes()) as u64
+    }
+
+    /// Entries that the policy's hands have looked at and spared.
+    pub(crate) fn clock_steps(&self) -> u64 {
+        self.state.clock.steps()
+    }
+
     /// The weight of all resident entries, and of those that wait for the last reader to leave.
     pub(crate) fn resident_weight(&self) -> u64 {
         self.state.clock.bytes() + self.state.leaving + self.hot.limbo_weight()
