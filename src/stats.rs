@@ -129,7 +129,7 @@ impl Stats {
             ram_bytes: tiers.ram_used(),
             index_bytes: tiers.budget.index_bytes(),
             queue_bytes: tiers.budget.leaving(),
-            recovery: tiers.recovery.clone(),
+            recovery: tiers.recovery,
             ..Stats::default()
         };
         tiers.for_each_shard(|shard| {

@@ -188,7 +188,7 @@ impl<K: Key, V: Value> Tiers<K, V> {
         if weight > self.budget.weight_max() {
             return None;
         }
-        let deadline = self.expiry.from_disk(copy.expiry_s, copy.idle);
+        let deadline = self.expiry.after_disk(copy.expiry_s, copy.idle);
         let meta = Meta::new(hash, weight as u32, deadline, self.expiry.first_touch());
         Some(Entry { meta, key, value: copy.value })
     }

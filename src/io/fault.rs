@@ -251,7 +251,7 @@ impl IoFile for FaultFile {
         self.file.set_len(len)
     }
 
-    fn len(&self) -> io::Result<u64> {
+    fn file_len(&self) -> io::Result<u64> {
         self.file.len()
     }
 
