@@ -252,7 +252,7 @@ impl IoFile for FaultFile {
     }
 
     fn file_len(&self) -> io::Result<u64> {
-        self.file.len()
+        self.file.file_len()
     }
 
     fn sync(&self) -> io::Result<()> {
