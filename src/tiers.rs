@@ -146,7 +146,12 @@ impl<K: Key, V: Value> Tiers<K, V> {
             Ok((Read::Hit(found), key)) => (found, key),
             Ok((Read::Gone, _)) => return ReadCopy::Moved,
             Ok((Read::OtherKey, _)) | Err(_) => return ReadCopy::Nothing,
-            Ok((Read::Damaged | Read::Failed(_), _)) => {
+            Ok((Read::Damaged, _)) => {
+                self.forget_unreadable(log, hash, location, guard);
+                return ReadCopy::Nothing;
+            }
+            Ok((Read::Failed(error), _)) => {
+                tracing::debug!(%error, ?location, "a record could not be read");
                 self.forget_unreadable(log, hash, location, guard);
                 return ReadCopy::Nothing;
             }
@@ -183,7 +188,7 @@ impl<K: Key, V: Value> Tiers<K, V> {
         if weight > self.budget.weight_max() {
             return None;
         }
-        let deadline = self.expiry.from_disk(copy.expiry_s, copy.idle);
+        let deadline = self.expiry.after_disk(copy.expiry_s, copy.idle);
         let meta = Meta::new(hash, weight as u32, deadline, self.expiry.first_touch());
         Some(Entry { meta, key, value: copy.value })
     }

@@ -19,7 +19,7 @@ use super::{Io, IoFile, Map, OpenMode};
 
 /// The machine's file systems and clocks.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Disk;
+pub(crate) struct Disk;
 
 #[derive(Debug)]
 struct DiskFile(File);
@@ -109,7 +109,7 @@ impl IoFile for DiskFile {
         self.0.set_len(len)
     }
 
-    fn len(&self) -> io::Result<u64> {
+    fn file_len(&self) -> io::Result<u64> {
         Ok(self.0.metadata()?.len())
     }
 

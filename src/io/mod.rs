@@ -4,11 +4,11 @@
 use std::{fmt, io, path::Path, sync::Arc, time::Duration};
 
 #[cfg(any(test, feature = "testing"))]
-pub mod fault;
+pub(crate) mod fault;
 pub(crate) mod fs;
 pub(crate) mod map;
 
-pub use fs::Disk;
+pub(crate) use fs::Disk;
 pub use map::Map;
 
 /// How a file is opened. Every file is private to its owner (0600) and never a link.
@@ -55,7 +55,7 @@ pub trait IoFile: Send + Sync + fmt::Debug {
     /// Cuts or extends the file.
     fn set_len(&self, len: u64) -> io::Result<()>;
     /// The file's length.
-    fn len(&self) -> io::Result<u64>;
+    fn file_len(&self) -> io::Result<u64>;
     /// Makes the written bytes durable.
     fn sync(&self) -> io::Result<()>;
     /// Maps the first `len` bytes for reading. The caller has made sure that they exist and will

@@ -144,7 +144,7 @@ impl Directory {
 /// else: only whoever holds the lock writes its text.
 fn claim(io: &dyn Io, dir: &Path, lock: &dyn IoFile) -> Result<(), Error> {
     let path = dir.join(LOCK);
-    let len = lock.len().map_err(|error| failed("reading", &path, error))?;
+    let len = lock.file_len().map_err(|error| failed("reading", &path, error))?;
     let mut text = vec![0; len.min(LOCK_TEXT.len() as u64) as usize];
     lock.read_exact_at(&mut text, 0).map_err(|error| failed("reading", &path, error))?;
     if len == LOCK_TEXT.len() as u64 && text == LOCK_TEXT {
