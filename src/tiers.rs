@@ -144,7 +144,11 @@ impl<K: Key, V: Value> Tiers<K, V> {
         let read = key.with_key_bytes(|bytes| (log.read(location, bytes), K::decode(bytes.to_vec()).ok()));
         let (found, key) = match read {
             Ok((Read::Hit(found), key)) => (found, key),
-            Ok((Read::Gone, _)) => return ReadCopy::Moved,
+            Ok((Read::Gone, _)) => {
+                // Reclaim forgets before it unlinks, so what is named still is dead for good.
+                let dangled = self.shard(hash, guard).forget(hash, location);
+                return if dangled { ReadCopy::Nothing } else { ReadCopy::Moved };
+            }
             Ok((Read::OtherKey, _)) | Err(_) => return ReadCopy::Nothing,
             Ok((Read::Damaged, _)) => {
                 self.forget_unreadable(log, hash, location, guard);
