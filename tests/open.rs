@@ -6,6 +6,9 @@ use std::{
     fs,
     os::unix::fs::{PermissionsExt, symlink},
     path::Path,
+    process::Command,
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
+    thread,
     time::Duration,
 };
 
@@ -325,4 +328,23 @@ fn copy_dir(from: &Path, to: &Path) {
     for (path, bytes) in contents(from) {
         fs::write(to.join(path.file_name().unwrap()), bytes).unwrap();
     }
+}
+
+/// A process that another thread starts has the lock's descriptor until it execs. A cache that was
+/// closed meanwhile must be free all the same.
+#[test]
+fn a_close_frees_the_directory_while_others_fork() {
+    let dir = TempDir::new();
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(Relaxed) {
+                // A working directory makes std fork and exec in two steps.
+                Command::new("true").current_dir("/").status().unwrap();
+            }
+        });
+        let locked = (0..200).find(|_| tiny(&dir.cache()).open().and_then(|cache| cache.close()).is_err());
+        stop.store(true, Relaxed);
+        assert_eq!(locked, None, "it could not be opened again right after it was closed");
+    });
 }
