@@ -152,6 +152,8 @@ impl Stats {
         self.journal_bytes_written = counters.journal_bytes.load(Relaxed);
         self.state_bytes_written = counters.snapshot_bytes.load(Relaxed) + counters.state_bytes.load(Relaxed);
         self.disk_bytes = log.disk_bytes();
+        self.recovery.invalidated = counters.recovered_invalidated.load(Relaxed);
+        self.recovery.expired = counters.recovered_expired.load(Relaxed);
     }
 }
 
@@ -232,6 +234,10 @@ pub struct Recovery {
     pub entries: u64,
     /// Segments found on disk.
     pub segments: u64,
+    /// Records left out since they had been overwritten, removed or cleared.
+    pub invalidated: u64,
+    /// Records left out since they had expired.
+    pub expired: u64,
     /// Segments put aside since their header could not be read.
     pub quarantined: u64,
 }
@@ -251,6 +257,8 @@ impl Recovery {
             took,
             entries,
             segments: report.segments as u64,
+            invalidated: 0,
+            expired: 0,
             quarantined: report.quarantined,
         }
     }
