@@ -270,6 +270,10 @@ impl IoFile for FaultFile {
         self.file.try_lock()
     }
 
+    fn unlock(&self) -> io::Result<()> {
+        self.file.unlock()
+    }
+
     fn identity(&self) -> io::Result<(u64, u64)> {
         self.file.identity()
     }

@@ -129,6 +129,10 @@ impl IoFile for DiskFile {
         }
     }
 
+    fn unlock(&self) -> io::Result<()> {
+        self.0.unlock()
+    }
+
     fn identity(&self) -> io::Result<(u64, u64)> {
         let metadata = self.0.metadata()?;
         Ok((metadata.dev(), metadata.ino()))

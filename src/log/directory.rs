@@ -71,7 +71,11 @@ impl Directory {
 
     /// Lets another cache have the directory.
     pub(crate) fn release(&self) {
-        *self.lock.lock() = None;
+        let Some(lock) = self.lock.lock().take() else { return };
+        if let Err(error) = lock.unlock() {
+            // The file is closed all the same, which frees the lock unless a fork holds it.
+            tracing::debug!(%error, dir = %self.path.display(), "the lock was not given back");
+        }
     }
 
     pub(crate) fn state(&self) -> PathBuf {
@@ -137,6 +141,12 @@ impl Directory {
     /// Makes names created, renamed and removed durable.
     pub(crate) fn sync(&self) -> Result<(), Error> {
         self.io.sync_dir(&self.path).map_err(|error| failed("syncing", &self.path, error))
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        self.release();
     }
 }
 
