@@ -288,6 +288,25 @@ impl<K: Key, V: Value> Tiers<K, V> {
         }
     }
 
+    pub(crate) fn disk_entries(&self) -> u64 {
+        let mut entries = 0;
+        self.for_each_shard(|shard| entries += shard.index().len() as u64);
+        entries
+    }
+
+    /// How much of the disk the index's share of RAM can name, at the entries' mean size so far.
+    pub(crate) fn indexable_disk_bytes(&self) -> u64 {
+        let Some(log) = &self.log else { return 0 };
+        let capacity = log.capacity_bytes();
+        match self.disk_entries() {
+            0 => capacity,
+            entries => {
+                let mean_bytes = (log.disk_bytes() / entries).max(1);
+                self.budget.indexable_entries().saturating_mul(mean_bytes).min(capacity)
+            }
+        }
+    }
+
     /// What is taken of the RAM budget.
     pub(crate) fn ram_used(&self) -> u64 {
         let mut used = if self.counts_entries { 0 } else { self.budget.index_bytes() };
