@@ -41,7 +41,7 @@ fn items_are_found() {
         #[derive(Debug)] #[non_exhaustive] pub enum E { A, B { x: u8 }, C(u8) }
         pub(crate) struct Hidden; pub const N: u64 = 7; #[cfg(test)] mod tests { pub fn t() {} }";
     let mut lines = Vec::new();
-    list(&syn::parse_str(text).unwrap(), &mut lines);
+    list(&syn::parse_str::<File>(text).unwrap().items, &mut lines);
     let expected = [
         "pub struct S<T>",
         "    pub S::a: T",
@@ -62,7 +62,7 @@ fn public_api() -> String {
     for path in sources() {
         let text = fs::read_to_string(&path).unwrap();
         let mut found = Vec::new();
-        list(&syn::parse_file(&text).unwrap(), &mut found);
+        list(&syn::parse_file(&text).unwrap().items, &mut found);
         // An impl that has nothing public, and is none of a trait, says nothing.
         let names_nothing = |at: usize| found.get(at + 1).is_none_or(|next: &String| !next.starts_with(' '));
         let is_bare =
@@ -77,9 +77,9 @@ fn public_api() -> String {
     lines.join("\n").trim_start().to_owned() + "\n"
 }
 
-fn list(file: &File, lines: &mut Vec<String>) {
-    let types = public_types(file);
-    for item in &file.items {
+fn list(items: &[Item], lines: &mut Vec<String>) {
+    let types = public_types(items);
+    for item in items {
         match item {
             Item::Struct(item) if is_public(&item.vis) => list_struct(item, lines),
             Item::Enum(item) if is_public(&item.vis) => list_enum(item, lines),
@@ -97,6 +97,7 @@ fn list(file: &File, lines: &mut Vec<String>) {
             }
             Item::Mod(item) if is_public(&item.vis) => {
                 lines.push(format!("{}pub mod {}", attributes(&item.attrs), item.ident));
+                item.content.iter().for_each(|(_, items)| list(items, lines));
             }
             Item::Macro(item) if item.attrs.iter().any(|attr| attr.path().is_ident("macro_export")) => {
                 lines.extend(
@@ -190,13 +191,13 @@ fn list_impl(item: &ItemImpl, types: &[String], lines: &mut Vec<String>) {
     }
 }
 
-fn public_types(file: &File) -> Vec<String> {
+fn public_types(items: &[Item]) -> Vec<String> {
     let name = |item: &Item| match item {
         Item::Struct(item) if is_public(&item.vis) => Some(item.ident.to_string()),
         Item::Enum(item) if is_public(&item.vis) => Some(item.ident.to_string()),
         _ => None,
     };
-    file.items.iter().filter_map(name).collect()
+    items.iter().filter_map(name).collect()
 }
 
 /// The attributes that a user can tell apart.
