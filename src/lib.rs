@@ -23,6 +23,7 @@ mod sync;
 mod tiers;
 mod time;
 
+#[cfg(any(feature = "bincode", feature = "postcard"))]
 #[doc(hidden)]
 pub use codec::serde_codecs as __codec;
 
@@ -39,9 +40,10 @@ pub use options::{Durability, OnMismatch, ReadMode};
 pub use shard::admission::Admission;
 pub use stats::{Recovery, Start, Stats};
 
-/// Not for users: a disk that fails on demand.
+/// Not for users: a disk that fails on demand, one in memory, and the decoders over any bytes.
 #[cfg(feature = "testing")]
 #[doc(hidden)]
 pub mod testing {
-    pub use crate::io::{Io, IoFile, Map, OpenMode, fault::FaultDisk};
+    pub use crate::io::{Io, IoFile, Map, OpenMode, fault::FaultDisk, memory::MemoryDisk};
+    pub use crate::log::parse::{parse_journal, parse_segment, parse_snapshot, parse_state};
 }

@@ -7,6 +7,8 @@ use std::{fmt, io, path::Path, sync::Arc, time::Duration};
 pub mod fault;
 pub(crate) mod fs;
 pub(crate) mod map;
+#[cfg(any(test, feature = "testing"))]
+pub mod memory;
 
 pub use fs::Disk;
 pub use map::Map;

@@ -21,6 +21,8 @@ mod footer;
 mod invalidations;
 mod journal;
 mod layout;
+#[cfg(feature = "testing")]
+pub(crate) mod parse;
 mod record;
 mod recover;
 mod scan;
