@@ -478,8 +478,15 @@ impl<K: Key, V: Value> Cache<K, V> {
         }
         let expiry = &self.tiers.expiry;
         let meta = Meta::new(hash, weight as u32, expiry.deadline(ttl), expiry.first_touch());
-        let entry = Entry { meta, key, value };
+        let stored = self.put_in_ram(Entry { meta, key, value }, load);
+        // No lock and no epoch is held any more.
+        self.tiers.wait_for_disk();
+        stored
+    }
 
+    /// One step under the stripe's lock: is the load alive, journal, insert.
+    fn put_in_ram(&self, entry: Entry<K, V>, load: Option<LoadId>) -> Result<bool, Error> {
+        let hash = entry.meta.hash;
         let guard = &epoch::pin();
         let mut shard = self.tiers.shard(hash, guard);
         if shard.is_closed() {
@@ -501,7 +508,6 @@ impl<K: Key, V: Value> Cache<K, V> {
         drop(dead_loads);
         self.tiers.honour(loan);
         self.tiers.collect(hash, guard);
-        self.tiers.wait_for_disk();
         durable.map(|()| true)
     }
 

@@ -11,14 +11,14 @@ use crossbeam_epoch as epoch;
 use crate::{
     bell::{Bell, Request},
     budget::Budget,
-    builder::Builder,
+    builder::{Builder, WriteBehind},
     codec::{Key, Value},
     error::Error,
     hits::HitCount,
     limits::{DiskLimits, Limits},
     log::{Log, LogOptions, Opened, Source},
     maintenance::Maintenance,
-    shard::{DiskState, Stripe, expiry::Expiry},
+    shard::{DiskState, Stripe, admission::Gate, expiry::Expiry},
     stats::Recovery,
     sync::Mutex,
     tiers::Tiers,
@@ -122,8 +122,9 @@ fn tiers<K: Key, V: Value>(
     let expiry = Arc::new(Expiry::new(clock, builder.time_to_live, builder.time_to_idle));
     let disk = if log.is_some() { DiskState::Filling } else { DiskState::Absent };
     let new_stripe = |number: u64| {
-        let seed = hash_seed.wrapping_add(number);
-        let stripe = Stripe::new(Arc::clone(&budget), Arc::clone(&expiry), builder.admission, seed);
+        let gate = Gate::new(builder.admission, hash_seed.wrapping_add(number));
+        let writes_through = limits.write_behind == WriteBehind::Through;
+        let stripe = Stripe::new(Arc::clone(&budget), Arc::clone(&expiry), gate, writes_through);
         stripe.lock(&epoch::pin()).set_disk(disk);
         stripe
     };

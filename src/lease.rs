@@ -103,28 +103,33 @@ pub(crate) struct Lead<'c, K: Key, V: Value> {
     hash: KeyHash,
     id: LoadId,
     flight: Arc<Flight<V>>,
+    landed: Option<V>,
 }
 
 impl<'c, K: Key, V: Value> Lead<'c, K, V> {
     pub(crate) fn new(cache: &'c Cache<K, V>, hash: KeyHash, id: LoadId, flight: Arc<Flight<V>>) -> Self {
-        Lead { cache, hash, id, flight }
+        Lead { cache, hash, id, flight, landed: None }
     }
 
     /// Stores the value, unless an invalidation overtook the load, and hands it to those who wait.
     /// That it cannot be stored is no reason to withhold it.
-    pub(crate) fn land(&self, key: K, value: &V) {
+    pub(crate) fn land(mut self, key: K, value: &V) {
         if let Err(error) = self.cache.store(key, value.clone(), None, Some(self.id)) {
             tracing::debug!(%error, "a loaded value was not stored");
         }
-        self.flight.land(value.clone());
+        self.landed = Some(value.clone());
     }
 }
 
 impl<K: Key, V: Value> Drop for Lead<'_, K, V> {
     fn drop(&mut self) {
-        // Out of the table first: who is sent off must not find this flight again.
+        // Out of the table first: who is sent off must not find this flight again, and who comes
+        // when the value has expired or was removed must not be handed it.
         release(self.cache, self.hash, self.id, true);
-        self.flight.abandon();
+        match self.landed.take() {
+            Some(value) => self.flight.land(value),
+            None => self.flight.abandon(),
+        }
     }
 }
 

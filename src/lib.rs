@@ -1,4 +1,3 @@
-#![allow(dead_code)]
 //! An embedded, persistent, two-tier cache.
 
 mod bell;
@@ -10,6 +9,7 @@ mod engine;
 mod error;
 mod hash;
 mod hits;
+#[cfg_attr(not(feature = "testing"), allow(unreachable_pub, reason = "users of feature `testing` see it"))]
 mod io;
 mod lease;
 mod limits;

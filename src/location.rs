@@ -23,11 +23,6 @@ impl SegmentId {
     pub(crate) fn get(self) -> u32 {
         self.0
     }
-
-    /// The number after this one, or `None` at [`SegmentId::MAX`].
-    pub(crate) fn next(self) -> Option<SegmentId> {
-        SegmentId::new(self.0 + 1)
-    }
 }
 
 impl fmt::Debug for SegmentId {
@@ -115,6 +110,6 @@ mod tests {
             assert_eq!((location.segment().get(), location.offset()), (segment, offset));
             assert_eq!(Location::from_bits(location.to_bits() | 0x3ff << 54), location);
         }
-        assert_eq!(SegmentId::MAX.next(), None);
+        assert_eq!(SegmentId::new(SegmentId::MAX.0 + 1), None);
     }
 }

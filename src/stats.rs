@@ -28,6 +28,8 @@ pub struct Stats {
     pub loads_overtaken: u64,
     /// Entries that the policy put out of RAM.
     pub evictions: u64,
+    /// Entries that the policy looked at and spared on its way to a victim.
+    pub clock_steps: u64,
     /// Evicted entries whose copy on disk was still good: nothing was written.
     pub clean_evictions: u64,
     /// Evicted entries that admission kept off the disk.
@@ -72,6 +74,9 @@ pub struct Stats {
     pub ram_bytes: u64,
     /// Bytes of RAM the index of the disk tier takes now; part of `ram_bytes`.
     pub index_bytes: u64,
+    /// Bytes that the tables, slabs, rings and ghosts of the RAM tier have allocated now. In
+    /// `ram_bytes` each entry is charged a flat rate for its part of them.
+    pub metadata_bytes: u64,
     /// Bytes of RAM waiting to be written to disk now; part of `ram_bytes`.
     pub queue_bytes: u64,
     /// Bytes on disk in use now.
@@ -128,6 +133,8 @@ impl Stats {
             ..Stats::default()
         };
         tiers.for_each_shard(|shard| {
+            stats.metadata_bytes += shard.metadata_bytes();
+            stats.clock_steps += shard.clock_steps();
             stats.ram_entries += shard.resident_len();
             stats.disk_entries += shard.index().len() as u64;
         });

@@ -146,7 +146,12 @@ impl<K: Key, V: Value> Tiers<K, V> {
             Ok((Read::Hit(found), key)) => (found, key),
             Ok((Read::Gone, _)) => return ReadCopy::Moved,
             Ok((Read::OtherKey, _)) | Err(_) => return ReadCopy::Nothing,
-            Ok((Read::Damaged | Read::Failed(_), _)) => {
+            Ok((Read::Damaged, _)) => {
+                self.forget_unreadable(log, hash, location, guard);
+                return ReadCopy::Nothing;
+            }
+            Ok((Read::Failed(error), _)) => {
+                tracing::debug!(%error, ?location, "a record could not be read");
                 self.forget_unreadable(log, hash, location, guard);
                 return ReadCopy::Nothing;
             }

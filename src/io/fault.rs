@@ -42,8 +42,8 @@ struct Faults {
 struct Writes {
     count: u64,
     fail_all: Option<ErrorKind>,
-    fail_at: Vec<(u64, ErrorKind)>,
-    tear: bool,
+    /// Which one, how, and whether half of it happens.
+    fail_at: Vec<(u64, ErrorKind, bool)>,
 }
 
 impl FaultDisk {
@@ -59,14 +59,12 @@ impl FaultDisk {
 
     /// Fails the `n`th of them from now on, once; the next is the first. Adds up.
     pub fn fail_nth_write(&self, n: u64, kind: ErrorKind) {
-        let mut writes = self.faults.writes.lock();
-        let at = writes.count + n;
-        writes.fail_at.push((at, kind));
+        self.fail_at(n, kind, false);
     }
 
-    /// Lets a write that fails put the first half of its bytes on disk.
-    pub fn tear_writes(&self, tear: bool) {
-        self.faults.writes.lock().tear = tear;
+    /// As [`FaultDisk::fail_nth_write`], with the first half of the bytes on disk.
+    pub fn tear_nth_write(&self, n: u64, kind: ErrorKind) {
+        self.fail_at(n, kind, true);
     }
 
     /// Fails every read of a file (not through a map).
@@ -133,6 +131,12 @@ impl FaultDisk {
     pub fn unlinks(&self) -> u64 {
         self.faults.unlinks.load(Relaxed)
     }
+
+    fn fail_at(&self, n: u64, kind: ErrorKind, torn: bool) {
+        let mut writes = self.faults.writes.lock();
+        let at = writes.count + n;
+        writes.fail_at.push((at, kind, torn));
+    }
 }
 
 impl Faults {
@@ -141,10 +145,11 @@ impl Faults {
         let mut writes = self.writes.lock();
         writes.count += 1;
         let count = writes.count;
-        let once = writes.fail_at.iter().find(|(at, _)| *at == count).map(|(_, kind)| *kind);
-        match once.or(writes.fail_all) {
-            Some(kind) => Err((kind.into(), writes.tear)),
-            None => Ok(()),
+        let once = writes.fail_at.iter().find(|(at, ..)| *at == count);
+        match (once, writes.fail_all) {
+            (Some(&(_, kind, torn)), _) => Err((kind.into(), torn)),
+            (None, Some(kind)) => Err((kind.into(), false)),
+            (None, None) => Ok(()),
         }
     }
 

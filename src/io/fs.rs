@@ -19,7 +19,7 @@ use super::{Io, IoFile, Map, OpenMode};
 
 /// The machine's file systems and clocks.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Disk;
+pub(crate) struct Disk;
 
 #[derive(Debug)]
 struct DiskFile(File);

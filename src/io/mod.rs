@@ -4,13 +4,13 @@
 use std::{fmt, io, path::Path, sync::Arc, time::Duration};
 
 #[cfg(any(test, feature = "testing"))]
-pub mod fault;
+pub(crate) mod fault;
 pub(crate) mod fs;
 pub(crate) mod map;
 #[cfg(any(test, feature = "testing"))]
 pub mod memory;
 
-pub use fs::Disk;
+pub(crate) use fs::Disk;
 pub use map::Map;
 
 /// How a file is opened. Every file is private to its owner (0600) and never a link.

@@ -21,6 +21,7 @@ mod footer;
 mod invalidations;
 mod journal;
 mod layout;
+mod open;
 #[cfg(feature = "testing")]
 pub(crate) mod parse;
 mod record;
@@ -46,7 +47,7 @@ pub(crate) use self::{
     appender::Appender,
     counters::LogCounters,
     footer::FooterEntry,
-    recover::{RecoveryReport, Start},
+    open::{RecoveryReport, Start},
     segment::{Read, Record, Segment},
     snapshot::SnapshotReader,
 };
@@ -102,6 +103,9 @@ pub(crate) enum Source {
     /// It is to be asked of [`Log::recover`].
     Entries,
 }
+
+/// So many damaged records, and a segment is given up.
+const DAMAGED_MAX: u32 = 3;
 
 /// The next start will be what STATE says.
 const FINE: u8 = 0;
@@ -257,6 +261,12 @@ impl Log {
     /// The oldest segment that is not being appended to.
     pub(crate) fn oldest_sealed(&self) -> Option<Arc<Segment>> {
         self.table.read().sealed().next().cloned()
+    }
+
+    /// A segment in which so many records were damaged that the rest is not to be trusted.
+    pub(crate) fn damaged_segment(&self) -> Option<Arc<Segment>> {
+        let is_damaged = |segment: &&Arc<Segment>| segment.damaged.load(Relaxed) >= DAMAGED_MAX;
+        self.table.read().sealed().find(is_damaged).cloned()
     }
 
     /// The segments that a barrier has killed as a whole.

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fs, io::ErrorKind, path::Path, time::Duration};
 
 use tempfile::TempDir;
 
-use super::{recover::Start, *};
+use super::{open::Start, *};
 use crate::io::fault::FaultDisk;
 
 const STRIPE_BITS: u32 = 3;
@@ -254,7 +254,9 @@ fn a_dead_segment_stays_dead_and_is_unlinked() {
     bench.put("b", "2");
     assert_eq!(bench.log().oldest_sealed().unwrap().id(), at.segment());
     bench.log().mark_dead(at.segment()).unwrap();
-    assert_eq!(bench.files("seg-"), 2);
+    bench.close(&[]);
+    assert_eq!(bench.start(), Start::Snapshot);
+    assert_eq!((bench.found().as_str(), bench.files("seg-")), ("b=2", 2));
     assert_eq!(bench.start(), Start::Entries);
     assert_eq!((bench.found().as_str(), bench.files("seg-")), ("b=2", 1));
 }
@@ -266,12 +268,18 @@ fn a_failed_batch_is_dead_however_much_of_it_was_written() {
         bench.put("before", "1");
         let at = bench.accept("lost", "2", 0);
         bench.accept("lost too", &"3".repeat(500), 0);
-        bench.disk.tear_writes(true);
         bench.invalidate("other");
         // The batch, the cut, then (the journal's entry between) the footer and the next cut.
-        let failing: &[u64] = if cut_fails { &[1, 2, 4, 5] } else { &[1] };
+        let failing: &[u64] = if cut_fails { &[2, 4, 5] } else { &[] };
+        bench.disk.tear_nth_write(1, FULL);
         failing.iter().for_each(|&n| bench.disk.fail_nth_write(n, FULL));
+        let journaled = bench.log().counters().journal_records.load(Relaxed);
         assert!(matches!(bench.appender().write(), Err(Error::Io { .. })));
+        let now_journaled = bench.log().counters().journal_records.load(Relaxed);
+        assert_eq!(now_journaled - journaled, u64::from(cut_fails));
+        let file = fs::read(bench.path("seg-00000000.log")).unwrap();
+        let there = file.windows(5).any(|bytes| bytes == b"lost2");
+        assert_eq!(there, cut_fails, "half of the batch is on disk");
         assert_eq!(bench.value(at, "lost"), None);
         assert!(!bench.appender().fits(1, 1), "the next record needs a new segment");
         assert_eq!(bench.appender().batch_len(), 0);
@@ -346,6 +354,8 @@ fn a_segment_that_cannot_be_unlinked_keeps_its_journal() {
     for _ in 0..entries {
         bench.invalidate("other");
     }
+    // The active segment needs only the second file.
+    bench.roll();
     bench.disk.fail_unlink(Some(ErrorKind::Other));
     bench.log().unlink(old.segment());
     bench.disk.fail_unlink(None);
@@ -415,6 +425,43 @@ fn every_flip_of_a_segment_loses_one_record_at_most() {
 }
 
 #[test]
+fn a_scan_ends_for_good_at_the_first_bad_record() {
+    let mut bench = Bench::new();
+    let at = ["a", "b", "c"].map(|key| bench.put(key, "value"));
+    bench.open = None;
+    let value_at = u64::from(at[1].offset()) + 33;
+    bench.damage("seg-00000000.log", value_at);
+    assert_eq!(bench.start(), Start::Entries);
+    assert_eq!(bench.found(), "a=value");
+    bench.open = None;
+    let healed = fs::read(bench.path("seg-00000000.log")).unwrap();
+    assert!(healed.len() < 64 + 3 * 48 + 64, "cut and sealed behind the first record");
+}
+
+#[test]
+fn a_damaged_footer_is_rebuilt_and_what_it_cannot_give_back_is_dead() {
+    let mut bench = Bench::new();
+    let at = ["a", "b", "c"].map(|key| bench.put(key, "value"));
+    bench.roll();
+    bench.open = None;
+    let footer_at = u64::from(at[2].offset()) + 48;
+    bench.damage("seg-00000000.log", footer_at);
+    assert_eq!(bench.start(), Start::Entries);
+    assert_eq!(bench.found(), "a=value b=value c=value");
+    bench.open = None;
+    let value_at = u64::from(at[1].offset()) + 33;
+    bench.damage("seg-00000000.log", value_at);
+    assert_eq!(bench.start(), Start::Entries);
+    assert_eq!(bench.found(), "a=value");
+    bench.open = None;
+    for healed in [value_at, footer_at] {
+        bench.damage("seg-00000000.log", healed);
+    }
+    assert_eq!(bench.start(), Start::Entries);
+    assert_eq!(bench.found(), "a=value", "what was given up once stays so");
+}
+
+#[test]
 fn a_segment_cut_anywhere_gives_the_records_before_the_cut() {
     let mut bench = Bench::new();
     let ends: Vec<u32> = (0..5).map(|n| bench.put(&format!("{n}"), "value").offset() + 48).collect();
@@ -474,6 +521,9 @@ fn a_clean_close_gives_the_snapshot_back_in_any_number_of_stripes() {
         assert_eq!(all, slots, "{bits} bits");
     }
     assert_eq!(bench.value(Location::from_bits(slots[0].1), "nobody's"), None);
+    for slot in fs::read(bench.path("STATE")).unwrap().as_chunks().0 {
+        assert!(!State::decode(slot).unwrap().unwrap().clean, "no slot may say so now");
+    }
     // Opened and killed: the clean close of the run before no longer counts.
     assert_eq!(bench.start(), Start::Entries);
     assert_eq!(bench.found().split(' ').count(), 100);

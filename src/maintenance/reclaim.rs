@@ -28,6 +28,8 @@ const INDEX_ENTRY_BYTES: u64 = 18;
 pub(super) struct Reclaim {
     segment: Arc<Segment>,
     entries: Vec<FooterEntry>,
+    /// Whether `entries` are all there are; else the index must be searched for the others.
+    is_complete: bool,
     /// The first entry not yet looked at.
     next: usize,
     /// Entries looked at between two batches: so many that the reclaim is over before the active
@@ -40,6 +42,10 @@ pub(super) struct Reclaim {
 impl<K: Key, V: Value> Maintenance<K, V> {
     /// Goes a step towards room for the next segment, if there is none.
     pub(super) fn reclaim_if_due(&mut self) {
+        if self.reclaim.is_none() {
+            // Nothing is written again of a segment that has begun to rot.
+            self.reclaim = self.log().damaged_segment().map(|segment| self.reclaim_of(segment, 0));
+        }
         if self.reclaim.is_none() && self.is_disk_full() {
             self.start_reclaim();
         }
@@ -92,15 +98,19 @@ impl<K: Key, V: Value> Maintenance<K, V> {
                 self.tell_stripes(DiskState::Wrapped);
             }
         }
-        let (entries, _) = segment.entries().unwrap_or_else(|error| {
+        let bytes_left = u64::from(self.log().segment_bytes()) * REINSERTED_MAX_PERCENT / 100;
+        self.reclaim = Some(self.reclaim_of(segment, bytes_left));
+        true
+    }
+
+    fn reclaim_of(&self, segment: Arc<Segment>, bytes_left: u64) -> Reclaim {
+        let (entries, is_complete) = segment.entries().unwrap_or_else(|error| {
             tracing::warn!(%error, "a segment is reclaimed unread");
             (Vec::new(), false)
         });
-        let bytes_left = u64::from(self.log().segment_bytes()) * REINSERTED_MAX_PERCENT / 100;
         let batches = (self.log().segment_bytes() as usize / self.log().batch_bytes()).max(1);
         let step = (entries.len() * 2 / batches).max(STEP_MIN);
-        self.reclaim = Some(Reclaim { segment, entries, next: 0, step, bytes_left });
-        true
+        Reclaim { segment, entries, is_complete, next: 0, step, bytes_left }
     }
 
     /// `false` if the segment cannot go now.
@@ -169,6 +179,12 @@ impl<K: Key, V: Value> Maintenance<K, V> {
             if forgotten && !shard.is_resident(entry.hash) {
                 shard.counts().reclaimed += 1;
             }
+        }
+        if !reclaim.is_complete {
+            self.tiers.for_each_shard(|shard| {
+                let lost = shard.forget_segment(id);
+                shard.counts().reclaimed += lost;
+            });
         }
         self.log().unlink(id);
         true

@@ -22,8 +22,7 @@ pub enum Admission {
     /// Write everything: for a log so large that it forgets nothing of worth, or for data that is
     /// very dear to load.
     All,
-    /// As [`Duet`](Admission::Duet), without the one in ten and from the beginning: the fewest
-    /// writes, for disks that wear.
+    /// As [`Duet`](Admission::Duet), without the one in ten: the fewest writes, for disks that wear.
     Frugal,
 }
 
@@ -57,8 +56,7 @@ impl Gate {
     /// Decides about an entry that leaves RAM without a clean copy in the log. `log_wrapped` says
     /// that the log has been full once, so that a write costs another entry its place.
     pub(crate) fn admits(&mut self, meta: &Meta, log_wrapped: bool) -> bool {
-        let free_write = self.admission == Admission::Duet && !log_wrapped;
-        if self.admission == Admission::All || free_write || earned(meta) {
+        if self.admission == Admission::All || !log_wrapped || earned(meta) {
             return true;
         }
         if self.refused.take(meta.hash).is_some() || self.toss() {
@@ -95,4 +93,61 @@ impl Gate {
 /// Hit in RAM, or in the log before.
 fn earned(meta: &Meta) -> bool {
     meta.refs.load(Relaxed) != 0 || meta.freq.load(Relaxed) > 0 || meta.has(Flags::FROM_DISK)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WRAPPED: bool = true;
+
+    fn meta(hash: u64) -> Meta {
+        Meta::new(KeyHash(hash.wrapping_mul(0x2545_f491_4f6c_dd1d)), 1, 0, 0)
+    }
+
+    fn gate(admission: Admission) -> Gate {
+        let mut gate = Gate::new(admission, 7);
+        gate.set_disk_entries(1000);
+        gate
+    }
+
+    #[test]
+    fn what_was_hit_or_came_from_the_log_is_written() {
+        let mut gate = gate(Admission::Frugal);
+        assert!(!gate.admits(&meta(1), WRAPPED), "nothing speaks for it");
+        let hit = meta(2);
+        hit.hit();
+        assert!(gate.admits(&hit, WRAPPED), "hit in RAM");
+        let frequent = meta(3);
+        frequent.freq.store(1, Relaxed);
+        assert!(gate.admits(&frequent, WRAPPED), "hit in RAM before");
+        let promoted = meta(4);
+        promoted.set(Flags::FROM_DISK);
+        assert!(gate.admits(&promoted, WRAPPED), "came from the log");
+    }
+
+    #[test]
+    fn a_refused_key_is_written_when_it_is_back() {
+        let mut gate = gate(Admission::Frugal);
+        assert!(!gate.admits(&meta(1), WRAPPED));
+        assert!(gate.admits(&meta(1), WRAPPED), "back soon");
+        assert!(!gate.admits(&meta(1), WRAPPED), "its refusal was forgotten with that");
+        for other in 2..10_000 {
+            gate.admits(&meta(other), WRAPPED);
+        }
+        assert!(!gate.admits(&meta(1), WRAPPED), "back after the log would have lost it");
+    }
+
+    #[test]
+    fn one_in_ten_of_the_rest_is_written() {
+        let count = |admission, wrapped| {
+            let mut gate = gate(admission);
+            (0..10_000).filter(|&key| gate.admits(&meta(key), wrapped)).count()
+        };
+        assert!((900..1100).contains(&count(Admission::Duet, WRAPPED)));
+        // A key in some thousand is taken for another that was refused.
+        assert!(count(Admission::Frugal, WRAPPED) < 20);
+        assert_eq!(count(Admission::All, WRAPPED), 10_000);
+        assert_eq!(count(Admission::Duet, !WRAPPED), 10_000, "an empty log costs nothing");
+    }
 }

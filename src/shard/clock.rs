@@ -23,12 +23,15 @@ const CARRY: u8 = 1 << 2;
 
 const FREQ_MAX: u8 = 7;
 
-/// After so many entries that were spared, the next is evicted whatever its count: no insert sweeps
-/// the rings while others wait for the stripe.
+/// After so many entries that were spared, the next one leaves whatever its count: no eviction
+/// sweeps a ring while others wait for the stripe.
 const SWEEP_STEPS_MAX: u64 = 64;
 
 /// So many warm entries at M's hand in a row, and the newcomer has lost its duel.
 const DUEL_STEPS_MAX: u64 = 4;
+
+/// The youngest of S, whose hits do not count: one part in so many.
+const YOUNG_DIVISOR: usize = 3;
 
 /// S's share of the capacity.
 const SHARE_START: f64 = 0.10;
@@ -37,6 +40,11 @@ const SHARE_MAX: f64 = 0.90;
 
 /// By how many mean entries one near return from a ghost moves the border.
 const SHARE_STEP_ENTRIES: f64 = 3.0;
+
+/// The ghosts' lives in entries a resident: at four bytes each, and rebuilt at a tenth of drift,
+/// 16 bytes a resident is their limit together.
+const SMALL_GHOST_LIFE: f64 = 2.6;
+const MAIN_GHOST_LIFE: f64 = 1.0;
 
 /// A return is near if fewer entries left since than this share of the residents.
 const NEAR_SHARE: f64 = 0.15;
@@ -68,7 +76,8 @@ pub(crate) struct Clock {
     main_ghost: Ghost,
     inserts: u64,
     steps: u64,
-    sweep_steps_max: u64,
+    /// The count of `steps` at which the sweep that is under way has to end.
+    sweep_end: u64,
 }
 
 /// Who asks for a place in M.
@@ -103,7 +112,7 @@ impl Clock {
             main_ghost: Ghost::new(),
             inserts: 0,
             steps: 0,
-            sweep_steps_max: 0,
+            sweep_end: 0,
         }
     }
 
@@ -182,6 +191,7 @@ impl Clock {
     }
 
     /// Inserts so far.
+    #[cfg(test)]
     pub(crate) fn inserts(&self) -> u64 {
         self.inserts
     }
@@ -189,12 +199,6 @@ impl Clock {
     /// Entries that a hand looked at and spared so far: what the evictions cost.
     pub(crate) fn steps(&self) -> u64 {
         self.steps
-    }
-
-    /// The most steps that one eviction took.
-    #[cfg(test)]
-    pub(super) fn sweep_steps_max(&self) -> u64 {
-        self.sweep_steps_max
     }
 
     /// What the rings and the ghosts take, entries not included.
@@ -245,17 +249,18 @@ impl Clock {
     ) -> bool {
         while self.bytes() + weight > self.capacity {
             self.full_capacity = self.full_capacity.max(self.capacity);
-            let sweep_start = self.steps;
+            self.sweep_end = self.steps + SWEEP_STEPS_MAX;
             if rival.is_some() && self.main.bytes() >= self.main_target() {
                 if !self.evict_main(residents, rival, victims) {
                     rival = None;
                 }
-            } else if !(self.small_is_due(weight, rival) && self.evict_small(residents, victims))
-                && !self.evict_main(residents, None, victims)
-            {
-                break;
+            } else {
+                let by_small = self.small_is_due(weight, rival) && self.evict_small(residents, victims);
+                if !by_small && !self.evict_main(residents, None, victims) {
+                    break;
+                }
             }
-            self.sweep_steps_max = self.sweep_steps_max.max(self.steps - sweep_start);
+            debug_assert!(self.steps <= self.sweep_end, "a sweep is bounded");
         }
         rival.is_some()
     }
@@ -269,8 +274,9 @@ impl Clock {
     fn evict_small<R: Residents>(&mut self, residents: &R, victims: &mut Vec<SlotId>) -> bool {
         while let Some((slot, meta)) = self.small.pop_oldest(residents) {
             let count = meta.refs.load(Relaxed) & COUNT;
-            if count == 0 {
-                self.small_ghost.fit(2 * self.len() as u64 + 2);
+            let must_leave = self.steps + DUEL_STEPS_MAX >= self.sweep_end;
+            if count == 0 || must_leave {
+                self.small_ghost.fit((SMALL_GHOST_LIFE * self.len() as f64) as u64 + 1);
                 self.small_ghost.put(meta.hash, meta.freq.load(Relaxed));
                 victims.push(slot);
                 return true;
@@ -303,7 +309,7 @@ impl Clock {
         let mut steps = 0;
         while let Some((slot, meta)) = self.main.pop_oldest(residents) {
             let count = meta.refs.load(Relaxed) & COUNT;
-            if count > 0 && (rival.is_some() || steps < SWEEP_STEPS_MAX) {
+            if count > 0 && self.steps < self.sweep_end {
                 meta.refs.store(count - 1, Relaxed);
                 add_freq(meta, 1);
                 self.main.push(slot, meta);
@@ -321,7 +327,7 @@ impl Clock {
                 self.steps += 1;
                 return false;
             }
-            self.main_ghost.fit(self.len() as u64 + 1);
+            self.main_ghost.fit((MAIN_GHOST_LIFE * self.len() as f64) as u64 + 1);
             self.main_ghost.put(meta.hash, freq);
             victims.push(slot);
             return true;
@@ -329,11 +335,11 @@ impl Clock {
         false
     }
 
-    /// Hits on the youngest quarter of S are the burst that brought the entry in, and do not count:
-    /// the hand that leaves the quarter clears them.
+    /// Hits on the youngest third of S are the burst that brought the entry in, and do not count:
+    /// the hand that follows them clears their counts.
     fn push_small<R: Residents>(&mut self, residents: &R, slot: SlotId, meta: &Meta) {
         self.small.push(slot, meta);
-        while self.small.young() > self.small.len() / 4 {
+        while self.small.young() > self.small.len() / YOUNG_DIVISOR + 1 {
             let Some(slot) = self.small.advance_hand() else {
                 continue;
             };
@@ -360,4 +366,312 @@ impl Clock {
 fn add_freq(meta: &Meta, more: u8) {
     let freq = meta.freq.load(Relaxed);
     meta.freq.store(FREQ_MAX.min(freq + more), Relaxed);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hash::KeyHash;
+
+    struct Slots(Vec<Meta>);
+
+    impl Residents for Slots {
+        fn meta(&self, slot: SlotId) -> &Meta {
+            &self.0[slot.0 as usize]
+        }
+    }
+
+    impl Slots {
+        /// Slot `i` belongs to key `i`, and `weight(i)` is its weight.
+        fn new(slots: u32, weight: impl Fn(u32) -> u32) -> Slots {
+            let hash = |slot: u32| KeyHash::of(&slot.to_le_bytes(), 0);
+            Slots((0..slots).map(|slot| Meta::new(hash(slot), weight(slot), 0, 0)).collect())
+        }
+
+        fn units() -> Slots {
+            Slots::new(20_000, |_| 1)
+        }
+
+        fn hit(&self, slot: u32, times: usize) {
+            (0..times).for_each(|_| self.meta(SlotId(slot)).hit());
+        }
+
+        fn freq(&self, slot: u32) -> u8 {
+            self.meta(SlotId(slot)).freq.load(Relaxed)
+        }
+    }
+
+    fn insert(clock: &mut Clock, slots: &Slots, keys: impl IntoIterator<Item = u32>) -> Vec<u32> {
+        let mut victims = Vec::new();
+        for key in keys {
+            clock.insert(slots, SlotId(key), &mut victims);
+            clock.check(slots);
+        }
+        victims.iter().map(|victim| victim.0).collect()
+    }
+
+    /// Full of the keys below 100, of which 0..10 stand in S and the rest in M.
+    fn full(slots: &Slots) -> Clock {
+        let mut clock = Clock::new(100);
+        assert_eq!(insert(&mut clock, slots, 0..100), []);
+        assert_eq!((clock.small.len(), clock.main.len()), (10, 90));
+        clock
+    }
+
+    fn in_main(clock: &Clock, slots: &Slots, slot: u32) -> bool {
+        clock.main.holds(slots.meta(SlotId(slot)))
+    }
+
+    #[test]
+    fn warm_up_fills_the_main_ring() {
+        let slots = Slots::units();
+        let clock = full(&slots);
+        assert!(!in_main(&clock, &slots, 9) && in_main(&clock, &slots, 10));
+    }
+
+    #[test]
+    fn a_burst_does_not_promote_and_a_later_hit_does() {
+        let slots = Slots::units();
+        let mut clock = full(&slots);
+        let mut left = Vec::new();
+        for key in 1000..1030 {
+            left.extend(insert(&mut clock, &slots, [key]));
+            if key == 1000 {
+                slots.hit(1000, 3);
+            }
+            if key == 1008 {
+                slots.hit(1001, 1);
+            }
+        }
+        assert!(left.contains(&1000), "hit in its youth only");
+        assert!(!left.contains(&1001) && in_main(&clock, &slots, 1001), "hit later");
+    }
+
+    #[test]
+    fn a_scan_does_not_flush_the_main_ring() {
+        let slots = Slots::units();
+        let mut clock = full(&slots);
+        let victims = insert(&mut clock, &slots, 1000..6000);
+        assert!(victims.iter().all(|&victim| !(10..100).contains(&victim)));
+    }
+
+    #[test]
+    fn a_loop_larger_than_the_ram_keeps_a_part_of_itself() {
+        let slots = Slots::units();
+        let mut clock = Clock::new(100);
+        let mut resident = [false; 600];
+        let mut hits = 0;
+        for key in (0..600).cycle().take(12_000) {
+            if resident[key as usize] {
+                slots.hit(key, 1);
+                hits += 1;
+                continue;
+            }
+            resident[key as usize] = true;
+            for victim in insert(&mut clock, &slots, [key]) {
+                resident[victim as usize] = false;
+            }
+        }
+        assert!(hits > 12_000 / 10, "{hits} hits, where FIFO and LRU have none");
+    }
+
+    #[test]
+    fn a_lost_duel_costs_one_point_and_a_won_one_a_place() {
+        let slots = Slots::units();
+        let mut clock = full(&slots);
+        slots.meta(SlotId(10)).freq.store(4, Relaxed);
+        let mut victims = Vec::new();
+        let rival = |freq| Some(Rival { freq, weight: 1 });
+        clock.sweep_end = u64::MAX;
+        assert!(!clock.evict_main(&slots, rival(4), &mut victims), "a tie is lost");
+        assert_eq!(slots.freq(10), 3);
+        assert!(clock.evict_main(&slots, rival(4), &mut victims));
+        assert_eq!(victims, [SlotId(11)]);
+        // Four warm ones in a row end the duel, each a count poorer and a point richer.
+        (12..16).for_each(|key| slots.hit(key, 2));
+        assert!(!clock.evict_main(&slots, rival(7), &mut victims));
+        assert_eq!(slots.meta(SlotId(15)).refs.load(Relaxed), 1);
+        assert_eq!((slots.freq(15), slots.freq(16)), (1, 0));
+    }
+
+    #[test]
+    fn a_duel_weighs_sizes() {
+        let slots = Slots::new(1, |_| 10);
+        let held = slots.meta(SlotId(0));
+        held.freq.store(1, Relaxed);
+        assert!(Rival { freq: 0, weight: 4 }.beats(held), "a third of the size, half as often");
+        assert!(!Rival { freq: 0, weight: 5 }.beats(held));
+        assert!(!Rival { freq: 2, weight: 15 }.beats(held));
+    }
+
+    #[test]
+    fn near_returns_move_the_border() {
+        let slots = Slots::units();
+        let mut clock = full(&slots);
+        let victims = insert(&mut clock, &slots, [1000]);
+        assert!((0..10).contains(&victims[0]), "S gives first");
+        insert(&mut clock, &slots, [victims[0]]);
+        assert!((clock.small_share - 0.13).abs() < 1e-9, "S was too small");
+        assert_eq!(slots.freq(victims[0]), 1);
+        assert!(in_main(&clock, &slots, victims[0]));
+        // Its return displaced one of M, whose return moves the border back.
+        let Some(lost) = (10..100).find(|&key| clock.main_ghost.take(hash(&slots, key)).is_some()) else {
+            panic!("nobody left M")
+        };
+        clock.main_ghost.put(hash(&slots, lost), 0);
+        insert(&mut clock, &slots, [lost]);
+        assert!((clock.small_share - 0.10).abs() < 1e-9, "M was too small");
+    }
+
+    #[test]
+    fn far_returns_do_not_move_the_border() {
+        let slots = Slots::units();
+        let mut clock = full(&slots);
+        let first = insert(&mut clock, &slots, [1000])[0];
+        insert(&mut clock, &slots, 1001..1030);
+        insert(&mut clock, &slots, [first]);
+        assert_eq!(clock.small_share, SHARE_START);
+        assert!(in_main(&clock, &slots, first), "though it is known");
+    }
+
+    #[test]
+    fn a_removed_entry_leaves_a_hole_that_the_hands_skip() {
+        let slots = Slots::units();
+        let mut clock = full(&slots);
+        for key in [0, 1, 3, 10, 50] {
+            clock.remove(&slots, SlotId(key));
+            clock.check(&slots);
+        }
+        assert_eq!((clock.len(), clock.bytes()), (95, 95));
+        assert_eq!(insert(&mut clock, &slots, 1000..1005), [], "there is room");
+        assert_eq!(insert(&mut clock, &slots, [1005]), [2]);
+    }
+
+    #[test]
+    fn holes_do_not_pile_up() {
+        let slots = Slots::units();
+        let mut clock = Clock::new(20_000);
+        insert(&mut clock, &slots, 0..4_000);
+        (0..4_000).filter(|key| key % 50 != 0).for_each(|key| {
+            clock.remove(&slots, SlotId(key));
+        });
+        clock.check(&slots);
+        assert_eq!(clock.len(), 80);
+        assert!(clock.overhead_bytes() < 4 * 1000, "{} bytes", clock.overhead_bytes());
+    }
+
+    #[test]
+    fn an_overwrite_keeps_place_and_history() {
+        let slots = Slots::new(2_000, |slot| if slot < 1_000 { 1 } else { 30 });
+        let mut clock = full(&slots);
+        slots.hit(20, 2);
+        slots.meta(SlotId(20)).freq.store(5, Relaxed);
+        let mut victims = Vec::new();
+        clock.replace(&slots, SlotId(20), SlotId(500), &mut victims);
+        clock.check(&slots);
+        let (old, new) = (slots.meta(SlotId(20)), slots.meta(SlotId(500)));
+        assert_eq!(victims, []);
+        assert_eq!(old.place.load(Relaxed), new.place.load(Relaxed));
+        assert_eq!((new.refs.load(Relaxed), slots.freq(500)), (2, 5));
+        clock.replace(&slots, SlotId(500), SlotId(1500), &mut victims);
+        clock.check(&slots);
+        assert_eq!(victims.len(), 29, "room for 30 in the place of 1");
+        assert!(!victims.contains(&SlotId(1500)), "nobody evicts what is being stored");
+    }
+
+    #[test]
+    fn a_giant_evicts_everything_and_is_placed() {
+        let slots = Slots::new(200, |slot| if slot < 100 { 1 } else { 150 });
+        let mut clock = full(&slots);
+        (0..100).for_each(|key| slots.hit(key, 3));
+        assert_eq!(insert(&mut clock, &slots, [100]).len(), 100);
+        assert_eq!((clock.len(), clock.bytes()), (1, 150));
+        assert_eq!(insert(&mut clock, &slots, [1]), [100]);
+    }
+
+    #[test]
+    fn capacity_changes_while_the_cache_runs() {
+        let slots = Slots::units();
+        let mut clock = full(&slots);
+        let mut victims = Vec::new();
+        clock.set_capacity(40);
+        clock.shrink(&slots, &mut victims);
+        clock.check(&slots);
+        assert_eq!((victims.len(), clock.len()), (60, 40));
+        clock.set_capacity(200);
+        assert_eq!(insert(&mut clock, &slots, 1000..1160), [], "grown room is used");
+        assert!(clock.small.len() <= 20, "and warms up the main ring");
+    }
+
+    #[test]
+    fn a_sweep_is_bounded_when_everything_is_hot() {
+        let slots = Slots::units();
+        let mut clock = Clock::new(10_000);
+        insert_unchecked(&mut clock, &slots, 0..10_000);
+        (0..10_000).for_each(|key| slots.hit(key, 3));
+        for key in 10_000..10_100 {
+            let before = clock.steps();
+            insert_unchecked(&mut clock, &slots, [key]);
+            assert!(clock.steps() - before <= SWEEP_STEPS_MAX + DUEL_STEPS_MAX);
+        }
+        clock.check(&slots);
+    }
+
+    /// A few entries wide, so that every operation meets holes, full rings and giants.
+    #[test]
+    fn counters_hold_under_any_sequence() {
+        for seed in 1..24_u64 {
+            let slots = Slots::new(400, |slot| 1 + slot.wrapping_mul(2_654_435_761) % 30);
+            let mut clock = Clock::new(40 + seed * 20);
+            let mut resident = vec![false; 400];
+            let mut random = seed;
+            let mut draw = |below: u64| {
+                random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(seed);
+                (random >> 33) % below
+            };
+            let mut victims = Vec::new();
+            for _ in 0..3_000 {
+                let key = draw(200).min(draw(400)) as u32;
+                let is_resident = resident[key as usize];
+                match draw(10) {
+                    0 if is_resident => {
+                        clock.remove(&slots, SlotId(key));
+                        resident[key as usize] = false;
+                    }
+                    1 if is_resident => {
+                        let new = (0..400).find(|&slot| !resident[slot as usize]);
+                        let Some(new) = new else { continue };
+                        clock.replace(&slots, SlotId(key), SlotId(new), &mut victims);
+                        resident[key as usize] = false;
+                        resident[new as usize] = true;
+                    }
+                    2 => {
+                        clock.set_capacity(draw(60) * 30);
+                        clock.shrink(&slots, &mut victims);
+                    }
+                    _ if is_resident => slots.hit(key, 1),
+                    _ => {
+                        clock.insert(&slots, SlotId(key), &mut victims);
+                        resident[key as usize] = true;
+                    }
+                }
+                for victim in victims.drain(..) {
+                    assert!(resident[victim.0 as usize], "evicted twice");
+                    resident[victim.0 as usize] = false;
+                }
+                clock.check(&slots);
+                assert_eq!(clock.len(), resident.iter().filter(|&&is| is).count());
+            }
+        }
+    }
+
+    fn insert_unchecked(clock: &mut Clock, slots: &Slots, keys: impl IntoIterator<Item = u32>) {
+        for key in keys {
+            clock.insert(slots, SlotId(key), &mut Vec::new());
+        }
+    }
+
+    fn hash(slots: &Slots, slot: u32) -> KeyHash {
+        slots.meta(SlotId(slot)).hash
+    }
 }

@@ -1,7 +1,10 @@
 //! When entries expire: ticks in RAM, seconds on disk, and the defaults that the user set.
 
 use std::{
-    sync::{Arc, atomic::Ordering::Relaxed},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -25,6 +28,8 @@ pub(crate) struct Expiry {
     time_to_live: Option<Duration>,
     /// In ticks, at least one; 0 is none.
     time_to_idle: u32,
+    /// Whether any entry has had a deadline. Relaxed: it only spares sweeps that would find nothing.
+    has_deadlines: AtomicBool,
 }
 
 impl Expiry {
@@ -36,7 +41,7 @@ impl Expiry {
         let time_to_idle = time_to_idle.map_or(0, |idle| ticks(idle.as_millis()).max(1));
         // A tick earlier, so that no entry's deadline is tick 0.
         let opened_ms = clock.now_ms().saturating_sub(TICK_MS);
-        Expiry { clock, opened_ms, time_to_live, time_to_idle }
+        Expiry { clock, opened_ms, time_to_live, time_to_idle, has_deadlines: AtomicBool::new(false) }
     }
 
     /// Now, in ticks.
@@ -49,14 +54,17 @@ impl Expiry {
         self.clock.now_s()
     }
 
-    /// Whether entries can expire without a deadline of their own.
-    pub(crate) fn has_defaults(&self) -> bool {
-        self.time_to_live.is_some() || self.time_to_idle != 0
+    /// Whether any entry can expire.
+    pub(crate) fn is_used(&self) -> bool {
+        self.time_to_idle != 0 || self.has_deadlines.load(Relaxed)
     }
 
     /// The deadline of an entry that is stored now, for `ttl` or else for the default time to live.
     pub(crate) fn deadline(&self, ttl: Option<Duration>) -> u32 {
         let Some(ttl) = ttl.or(self.time_to_live) else { return 0 };
+        if !self.has_deadlines.load(Relaxed) {
+            self.has_deadlines.store(true, Relaxed);
+        }
         ticks(u128::from(self.since_opened_ms()) + ttl.as_millis())
     }
 
@@ -136,6 +144,7 @@ mod tests {
 
     fn expiry(ttl: Option<u64>, tti: Option<u64>) -> (Arc<FaultDisk>, Expiry) {
         let disk = Arc::new(FaultDisk::new());
+        disk.set_wall_time(Some(Duration::from_millis(1_700_000_000_900)));
         let clock = Arc::new(Clock::new(disk.clone()));
         let secs = |s: Option<u64>| s.map(Duration::from_secs);
         (disk, Expiry::new(clock, secs(ttl), secs(tti)))

@@ -4,10 +4,6 @@ use crate::hash::KeyHash;
 
 const WAYS: usize = 8;
 
-/// Slots a remembered entry, in percent: with so much room to spare a bucket seldom drops an entry
-/// before its time, and the two ghosts of a stripe (3 N entries) stay under 16 bytes a resident.
-const SLACK_PERCENT: u64 = 120;
-
 /// How far the wanted life may drift from the built one, in percent, before the table is rebuilt.
 const DRIFT_PERCENT: u64 = 10;
 
@@ -68,8 +64,9 @@ pub(super) struct Returned {
     pub(super) age: u64,
 }
 
-/// Remembers the hashes that were put last, about `life` of them. Its clock counts its own puts,
-/// so an idle ghost forgets nothing.
+/// Remembers the hashes that were put last: one slot each for `life` of them, so that a bucket that
+/// is asked for more than its share drops its oldest a little early. Its clock counts its own puts:
+/// an idle ghost forgets nothing.
 ///
 /// A fingerprint may stand for another key: once in some thousand takes, a key is treated as
 /// returned that never was here. That costs a little of the hit ratio and nothing else.
@@ -141,8 +138,7 @@ impl Ghost {
     /// ages like any other.
     #[cold]
     fn rebuild(&mut self, life: u64) {
-        let slots = life * SLACK_PERCENT / 100;
-        let buckets = slots.div_ceil(WAYS as u64).max(1) as usize;
+        let buckets = life.div_ceil(WAYS as u64).max(1) as usize;
         let mut rebuilt = Ghost {
             buckets: vec![Bucket::default(); buckets].into_boxed_slice(),
             life,
@@ -208,4 +204,75 @@ fn bucket(spread: u64, buckets: usize) -> usize {
 
 fn lowest(bucket: usize, buckets: usize) -> u64 {
     ((bucket as u64) << 32).div_ceil(buckets as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hash(key: u64) -> KeyHash {
+        KeyHash::of(&key.to_le_bytes(), 1)
+    }
+
+    fn ghost(life: u64) -> Ghost {
+        let mut ghost = Ghost::new();
+        ghost.fit(life);
+        ghost
+    }
+
+    fn known(ghost: &mut Ghost, keys: std::ops::Range<u64>) -> usize {
+        keys.filter(|&key| ghost.take(hash(key)).is_some()).count()
+    }
+
+    #[test]
+    fn a_return_tells_frequency_and_age_once() {
+        let mut ghost = ghost(100);
+        ghost.put(hash(1), 5);
+        (2..12).for_each(|key| ghost.put(hash(key), 0));
+        assert_eq!(ghost.take(hash(1)), Some(Returned { freq: 5, age: 10 }));
+        assert_eq!(ghost.take(hash(1)), None);
+        assert_eq!(ghost.take(hash(99)), None, "never put");
+    }
+
+    #[test]
+    fn the_oldest_are_forgotten() {
+        let mut ghost = ghost(10_000);
+        (0..40_000).for_each(|key| ghost.put(hash(key), 0));
+        assert!(known(&mut ghost, 38_000..40_000) > 1950, "young");
+        assert!(known(&mut ghost, 0..28_000) < 50, "past their life");
+    }
+
+    #[test]
+    fn a_dead_entry_gives_its_slot_before_a_live_one() {
+        let mut ghost = ghost(100);
+        ghost.put(hash(1), 0);
+        (2..103).for_each(|key| ghost.put(hash(key), 0));
+        assert_eq!(ghost.take(hash(1)), None, "101 puts old");
+    }
+
+    #[test]
+    fn memory_follows_the_life_and_history_survives() {
+        let mut ghost = ghost(10_000);
+        (0..5_000).for_each(|key| ghost.put(hash(key), 3));
+        ghost.fit(10_900);
+        assert_eq!(ghost.life, 10_000, "too little drift to rebuild");
+        ghost.fit(20_000);
+        assert_eq!(ghost.overhead_bytes(), 4 * 20_000);
+        let returned = ghost.take(hash(4_000)).expect("remembered");
+        assert_eq!(returned.freq, 3);
+        assert!(returned.age.abs_diff(999) <= 60, "age {}", returned.age);
+        ghost.fit(3_000);
+        assert_eq!(ghost.overhead_bytes(), 4 * 3_000);
+        assert!(known(&mut ghost, 4_800..5_000) > 190, "the youngest survive");
+        assert!(known(&mut ghost, 0..1_900) < 20, "older than the new life");
+    }
+
+    #[test]
+    fn hashes_of_one_stripe_spread_over_all_buckets() {
+        let mut ghost = ghost(8_000);
+        let of_a_stripe = |key| KeyHash(hash(key).0 >> 8);
+        (0..8_000).for_each(|key| ghost.put(of_a_stripe(key), 0));
+        let empty = ghost.buckets.iter().filter(|bucket| !bucket.0.iter().any(|t| t.is_live()));
+        assert!(empty.count() < 10);
+    }
 }

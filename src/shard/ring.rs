@@ -135,10 +135,6 @@ impl Ring {
         }
     }
 
-    pub(super) fn clear(&mut self) {
-        *self = Ring::new(self.bit);
-    }
-
     pub(super) fn overhead_bytes(&self) -> usize {
         self.places.capacity() * size_of::<SlotId>()
     }

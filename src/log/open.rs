@@ -1,0 +1,452 @@
+//! Opening a directory: what of it may be believed.
+
+use std::{
+    collections::VecDeque,
+    io,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU8, AtomicU64, Ordering::Relaxed},
+    },
+};
+
+use parking_lot::{Mutex, RwLock};
+
+use super::{
+    Appender, FINE, Log, LogCounters, LogOptions, Opened, Past, Source,
+    appender::{readable, write_footer},
+    directory::{Directory, Name, failed},
+    footer::{TRAILER_BYTES, Trailer},
+    invalidations::Invalidations,
+    journal::{self, Event, Journal},
+    layout::is_zero,
+    scan::scan,
+    segment::{self, Bytes, Segment, SegmentHeader},
+    snapshot::SnapshotReader,
+    state::{State, StateFile},
+    table::Table,
+};
+use crate::{
+    error::Error,
+    io::{Io, OpenMode},
+    location::{Location, SegmentId, Seq},
+    options::{Durability, OnMismatch},
+    time::Clock,
+};
+
+/// What `open` found, for the log and the statistics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct RecoveryReport {
+    pub(crate) start: Start,
+    pub(crate) segments: usize,
+    pub(crate) quarantined: u64,
+}
+
+/// How the cache starts, and if cold, why.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Start {
+    /// The snapshot of a clean close.
+    Snapshot,
+    /// The segments' footers and the journal.
+    Entries,
+    /// The directory is new, or STATE is missing or damaged, or was made so on purpose.
+    NoState,
+    /// Other codecs or another schema version.
+    Mismatch,
+    /// Not closed in order, and the machine has rebooted since, or the directory is a copy, or the
+    /// mode keeps nothing.
+    Unclean,
+    /// The last run kept no journal, and this one needs one.
+    ModeChanged,
+    /// A journal file is missing or damaged.
+    Journal,
+}
+
+/// What a warm start goes on from.
+struct Warm {
+    state: State,
+    snapshot: Option<SnapshotReader>,
+    invalidations: Option<Invalidations>,
+    journals: VecDeque<(u32, Seq)>,
+}
+
+impl Log {
+    /// Opens or creates the log in `options.dir` and locks it. On an error nothing was touched
+    /// that another cache, or a later attempt, would miss.
+    pub(crate) fn open(io: Arc<dyn Io>, options: LogOptions) -> Result<Opened, Error> {
+        if options.durability == Durability::PowerLoss {
+            return Err(Error::Unsupported { what: "Durability::PowerLoss" });
+        }
+        let directory = Arc::new(Directory::enter(Arc::clone(&io), options.dir.clone())?);
+        let found = StateFile::load(&directory)?;
+        let opening = Opening { io, options, directory };
+        match opening.judge(found)? {
+            Ok(warm) => opening.warm(warm),
+            Err(reason) => opening.cold(found, reason),
+        }
+    }
+}
+
+/// The steps of [`Log::open`] and what they have in common.
+struct Opening {
+    io: Arc<dyn Io>,
+    options: LogOptions,
+    directory: Arc<Directory>,
+}
+
+impl Opening {
+    /// Decides what may be believed. Reads only.
+    fn judge(&self, found: Option<State>) -> Result<Result<Warm, Start>, Error> {
+        let believable = |state: &State| !state.cold && state.next_seq <= Seq::MAX;
+        let Some(state) = found.filter(believable) else {
+            return Ok(Err(Start::NoState));
+        };
+        if let Some((what, found, expected)) = self.mismatch(&state) {
+            let dir = self.directory.path.clone();
+            return match self.options.on_mismatch {
+                OnMismatch::Refuse => Err(Error::Mismatch { dir, what, found, expected }),
+                OnMismatch::ColdStart => Ok(Err(Start::Mismatch)),
+            };
+        }
+        if state.durability == Durability::Clean && self.options.durability != Durability::Clean {
+            return Ok(Err(Start::ModeChanged));
+        }
+        let journaled = state.durability != Durability::Clean;
+        let survived = state.clean || (self.is_this_boot(&state) && self.is_in_place(&state));
+        let Some(journals) = journal::read_headers(&self.directory, &state) else {
+            return Ok(Err(Start::Journal));
+        };
+        let snapshot = if state.clean {
+            SnapshotReader::open(&self.directory, state.epoch, state.snapshot_id)
+        } else {
+            None
+        };
+        if snapshot.is_some() {
+            return Ok(Ok(Warm { state, snapshot, invalidations: None, journals }));
+        }
+        if !survived || !journaled {
+            return Ok(Err(Start::Unclean));
+        }
+        let Some(invalidations) = journal::read(&self.directory, &state) else {
+            return Ok(Err(Start::Journal));
+        };
+        Ok(Ok(Warm { state, snapshot, invalidations: Some(invalidations), journals }))
+    }
+
+    fn mismatch(&self, state: &State) -> Option<(&'static str, u32, u32)> {
+        let options = &self.options;
+        [
+            ("key codec", state.key_codec, options.key_codec),
+            ("value codec", state.value_codec, options.value_codec),
+            ("schema version", state.schema_version, options.schema_version),
+        ]
+        .into_iter()
+        .find(|(_, found, expected)| found != expected)
+    }
+
+    /// The kernel that took the last run's writes still runs.
+    fn is_this_boot(&self, state: &State) -> bool {
+        self.io.boot_id().is_some_and(|id| id == state.boot_id)
+    }
+
+    /// The directory is not a copy, which may be of any moment.
+    fn is_in_place(&self, state: &State) -> bool {
+        state.identity == self.directory.identity
+    }
+
+    /// Forgets everything. The new epoch is durable before any old file is touched and before
+    /// anything is acknowledged (R7).
+    fn cold(self, found: Option<State>, reason: Start) -> Result<Opened, Error> {
+        let names = self.directory.names()?;
+        let clock = Clock::new(Arc::clone(&self.io));
+        let next_segment = next_segment(&names, 0);
+        let next_journal = names.iter().filter_map(journal_number).max().map_or(0, |n| n + 1);
+        let random = || {
+            let path = &self.directory.path;
+            getrandom::u64().map_err(|error| failed("drawing randomness for", path, io::Error::other(error)))
+        };
+        let state = State {
+            generation: found.map_or(0, |state| state.generation),
+            epoch: random()?,
+            hash_seed: random()?,
+            next_seq: Seq(1),
+            next_segment,
+            journals: (next_journal, next_journal),
+            expiring_dead_below: 0,
+            ..self.begun(&clock)
+        };
+        let begun = StateFile::begin(&self.directory, state)?;
+        for name in names.iter().filter(|name| !matches!(name, Name::Quarantined(_))) {
+            // A file that stays has an epoch that nobody believes any more.
+            let _ = self.io.unlink(&self.directory.path_of(*name));
+        }
+        let past = Past {
+            first_own: 0,
+            expiring_dead_below: 0,
+            state: None,
+            invalidations: OnceLock::new(),
+            barrier: AtomicU64::new(0),
+        };
+        let recovered = Recovered::default();
+        let journals = VecDeque::new();
+        let log = self.log(clock, begun, past, journals, recovered, next_segment, Seq(1));
+        Ok(opened(log, Source::Cold, reason))
+    }
+
+    /// Goes on from what is there.
+    fn warm(self, warm: Warm) -> Result<Opened, Error> {
+        let Warm { state: found, snapshot, invalidations, journals } = warm;
+        let names = self.directory.names()?;
+        let named = invalidations.as_ref().and_then(|invalidations| invalidations.max_segment);
+        let known = found.next_segment.max(named.map_or(0, |id| id.get() + 1));
+        let next_segment = next_segment(&names, known);
+        let (clock, trusted) = if self.is_this_boot(&found) {
+            (Clock::resumed(Arc::clone(&self.io), found.anchor), true)
+        } else {
+            Clock::not_before(Arc::clone(&self.io), found.anchor.cache_ms)
+        };
+        let expiring_dead_below = if trusted { found.expiring_dead_below } else { next_segment };
+        let state = State {
+            generation: found.generation,
+            epoch: found.epoch,
+            hash_seed: found.hash_seed,
+            next_seq: found.next_seq,
+            next_segment,
+            journals: found.journals,
+            expiring_dead_below,
+            ..self.begun(&clock)
+        };
+        let begun = StateFile::begin(&self.directory, state)?;
+        let recovered = self.segments(&names, &found, invalidations.as_ref());
+        self.delete_leftovers(&names, &found);
+
+        let in_journal = invalidations.as_ref().and_then(|invalidations| invalidations.max_seq);
+        let max_seq = recovered.max_seq.max(in_journal);
+        let next_seq = found.next_seq.max(max_seq.map_or(Seq(0), |seq| Seq(seq.0 + 1)));
+        let journaled = found.durability != Durability::Clean;
+        let past = Past {
+            first_own: next_segment,
+            expiring_dead_below,
+            state: journaled.then_some(found),
+            invalidations: match invalidations {
+                Some(invalidations) => OnceLock::from(Some(invalidations)),
+                None => OnceLock::new(),
+            },
+            barrier: AtomicU64::new(0),
+        };
+        let log = self.log(clock, begun, past, journals, recovered, next_segment, next_seq);
+        Ok(match snapshot {
+            Some(reader) => opened(log, Source::Snapshot(reader), Start::Snapshot),
+            None => opened(log, Source::Entries, Start::Entries),
+        })
+    }
+
+    /// What STATE says of a run that has just begun, the rest being the caller's.
+    fn begun(&self, clock: &Clock) -> State {
+        State {
+            generation: 0,
+            epoch: 0,
+            hash_seed: 0,
+            boot_id: self.io.boot_id().unwrap_or_default(),
+            identity: self.directory.identity,
+            clean: false,
+            cold: false,
+            durability: self.options.durability,
+            key_codec: self.options.key_codec,
+            value_codec: self.options.value_codec,
+            schema_version: self.options.schema_version,
+            anchor: clock.anchor(),
+            next_seq: Seq(0),
+            next_segment: 0,
+            journals: (0, 0),
+            expiring_dead_below: 0,
+            snapshot_id: 0,
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the parts of one struct, put together here only")]
+    fn log(
+        self,
+        clock: Clock,
+        begun: StateFile,
+        past: Past,
+        journals: VecDeque<(u32, Seq)>,
+        recovered: Recovered,
+        next_segment: u32,
+        next_seq: Seq,
+    ) -> Log {
+        let State { epoch, hash_seed, journals: (_, next_journal), .. } = begun.state;
+        let journal = Journal::new(Arc::clone(&self.directory), epoch, journals, next_journal);
+        let counters = LogCounters::default();
+        counters.segments_quarantined.store(recovered.quarantined, Relaxed);
+        let log = Log {
+            io: self.io,
+            options: self.options,
+            directory: self.directory,
+            clock: Arc::new(clock),
+            epoch,
+            hash_seed,
+            seq: AtomicU64::new(next_seq.0),
+            table: RwLock::new(Table::new(recovered.segments, next_segment)),
+            journal: Mutex::new(journal),
+            state: Mutex::new(begun),
+            latch: AtomicU8::new(FINE),
+            past,
+            snapshot: Mutex::new(None),
+            counters,
+        };
+        for event in recovered.events {
+            // If it fails, `ensure_durable` stands in every later change's way.
+            let _ = log.record(event);
+        }
+        log
+    }
+
+    /// Takes in the segment files, oldest first.
+    fn segments(&self, names: &[Name], state: &State, invalidations: Option<&Invalidations>) -> Recovered {
+        let mut ids: Vec<SegmentId> = names
+            .iter()
+            .filter_map(|name| if let Name::Segment(id) = name { Some(*id) } else { None })
+            .collect();
+        ids.sort_unstable();
+        let mut recovered = Recovered::default();
+        for id in ids {
+            let dead = invalidations.is_some_and(|invalidations| invalidations.is_dead(id));
+            match if dead { Ok(Found::Nothing) } else { self.segment(id, state) } {
+                Ok(Found::Live(segment)) => {
+                    if segment.trailer.is_none() {
+                        recovered.events.push(Event::TailDead(id, segment.end()));
+                    }
+                    segment.synced.store(state.clean, Relaxed);
+                    recovered.max_seq = recovered.max_seq.max(Some(segment.max_seq));
+                    recovered.segments.push_back(Arc::new(segment));
+                }
+                Ok(Found::Nothing) => {
+                    if self.io.unlink(&self.directory.segment(id)).is_err() {
+                        recovered.events.push(Event::SegmentDead(id));
+                    }
+                }
+                Ok(Found::Damaged) | Err(_) => {
+                    recovered.quarantined += 1;
+                    if self.directory.quarantine(id).is_err() {
+                        recovered.events.push(Event::SegmentDead(id));
+                    }
+                }
+            }
+        }
+        recovered
+    }
+
+    fn segment(&self, id: SegmentId, state: &State) -> io::Result<Found> {
+        let path = self.directory.segment(id);
+        let file = self.io.open(&path, OpenMode::Write)?;
+        let file_bytes = file.len()?;
+        if file_bytes < segment::HEADER_BYTES as u64 {
+            return Ok(if file_bytes == 0 { Found::Nothing } else { Found::Damaged });
+        }
+        let mut bytes = [0; segment::HEADER_BYTES];
+        file.read_exact_at(&mut bytes, 0)?;
+        let Some(header) = SegmentHeader::decode(&bytes) else {
+            // Created, and nothing written to it yet.
+            return Ok(if is_zero(&bytes) { Found::Nothing } else { Found::Damaged });
+        };
+        if header.epoch != state.epoch {
+            return Ok(Found::Nothing);
+        }
+        if header.id != id || header.base_seq > Seq::MAX {
+            return Ok(Found::Damaged);
+        }
+        let finished = |bytes, end, footer, file_bytes| {
+            Segment::finished(header, bytes, end, footer, file_bytes, state.hash_seed)
+        };
+        let mode = self.options.read_mode;
+        if let Some(trailer) = read_trailer(&*file, &header, file_bytes)? {
+            let bytes = readable(&file, file_bytes, mode);
+            return Ok(Found::Live(finished(bytes, trailer.data_end, Ok(trailer), file_bytes)));
+        }
+        // Without a trailer it is the segment that the last run was filling, or a damaged one. It is
+        // sealed where its whole records end, so that the next start sees the same.
+        let limit = file_bytes.min(u64::from(Location::SEGMENT_BYTES_MAX)) as u32;
+        let bytes = Bytes::File(Arc::clone(&file));
+        let (entries, end) = scan(&bytes, &header, limit, state.hash_seed)?;
+        let Some(max_seq) = entries.iter().map(|entry| entry.seq).max() else {
+            return Ok(Found::Nothing);
+        };
+        let footer: Vec<u8> = entries.iter().flat_map(|entry| entry.encode(header.base_seq)).collect();
+        let trailer = Trailer::of(&footer, header.base_seq, end, header.salt);
+        Ok(Found::Live(match write_footer(&*file, &footer, &trailer, header.salt) {
+            Ok(file_bytes) => finished(readable(&file, file_bytes, mode), end, Ok(trailer), file_bytes),
+            Err(_) => finished(bytes, end, Err(max_seq), file_bytes),
+        }))
+    }
+
+    /// Deletes our files that no state names.
+    fn delete_leftovers(&self, names: &[Name], state: &State) {
+        let named = state.journals.0..state.journals.1;
+        for name in names {
+            let left = match name {
+                Name::Journal(number) => !named.contains(number),
+                Name::Temporary => true,
+                _ => false,
+            };
+            if left {
+                // What cannot be deleted is not believed either.
+                let _ = self.io.unlink(&self.directory.path_of(*name));
+            }
+        }
+    }
+}
+
+/// One file's part in [`Recovered`].
+enum Found {
+    Live(Segment),
+    /// No record of this epoch, or none alive.
+    Nothing,
+    Damaged,
+}
+
+/// The segments of earlier runs.
+#[derive(Default)]
+struct Recovered {
+    segments: VecDeque<Arc<Segment>>,
+    max_seq: Option<Seq>,
+    quarantined: u64,
+    /// What the journal must say of files that could not be moved out of the way or cut.
+    events: Vec<Event>,
+}
+
+fn read_trailer(
+    file: &dyn crate::io::IoFile,
+    header: &SegmentHeader,
+    file_bytes: u64,
+) -> io::Result<Option<Trailer>> {
+    let Some(at) = file_bytes.checked_sub(TRAILER_BYTES as u64) else {
+        return Ok(None);
+    };
+    let mut bytes = [0; TRAILER_BYTES];
+    file.read_exact_at(&mut bytes, at)?;
+    let trailer = Trailer::decode(&bytes, header.salt, file_bytes);
+    // However well signed, a seq out of reach would end the counter.
+    Ok(trailer.filter(|trailer| trailer.max_seq.0.wrapping_sub(header.base_seq.0) <= u64::from(u32::MAX)))
+}
+
+fn next_segment(names: &[Name], known: u32) -> u32 {
+    let used = names.iter().filter_map(|name| match name {
+        Name::Segment(id) | Name::Quarantined(id) => Some(id.get() + 1),
+        _ => None,
+    });
+    used.max().unwrap_or(0).max(known)
+}
+
+fn journal_number(name: &Name) -> Option<u32> {
+    if let Name::Journal(number) = name { Some(*number) } else { None }
+}
+
+fn opened(log: Log, source: Source, start: Start) -> Opened {
+    let report = RecoveryReport {
+        start,
+        segments: log.segment_count(),
+        quarantined: log.counters.segments_quarantined.load(Relaxed),
+    };
+    let log = Arc::new(log);
+    Opened { appender: Appender::new(Arc::clone(&log)), log, source, report }
+}

@@ -1,0 +1,216 @@
+//! Copies of entries: on their way to disk, there, and in the index that names them.
+
+use std::sync::atomic::Ordering::Relaxed;
+
+use super::{
+    Held, Shard,
+    cold::{Cold, Packed},
+    entry::{Entry, Flags, Meta, SlotId},
+    pending::Pending,
+};
+use crate::{
+    hash::KeyHash,
+    location::{Location, SegmentId},
+};
+
+/// The two hashes are the same, the keys are not.
+#[derive(Debug)]
+pub(crate) struct Collision;
+
+/// Copies on their way to disk.
+impl<'g, K: Eq + Held, V: Held> Shard<'g, K, V> {
+    /// The next queued copy and the entry to encode.
+    pub(crate) fn next_copy(&mut self) -> Option<(KeyHash, Pending, &'g Entry<K, V>)> {
+        let (hash, copy) = self.state.copies.pop_queued()?;
+        Some((hash, copy, self.entry(copy.slot)))
+    }
+
+    /// Whether this copy is still wanted: the check of R2, in one step with `accept`.
+    pub(crate) fn is_wanted(&self, hash: KeyHash, copy: Pending) -> bool {
+        self.state.copies.get(hash) == Some(copy)
+    }
+
+    /// The log has taken the record of a wanted copy.
+    pub(crate) fn accept(&mut self, hash: KeyHash, location: Location) {
+        self.state.copies.accept(hash, location);
+    }
+
+    /// The record at `location` can be read from now on: its entry is cold, unless the key has
+    /// moved since. `Err` if another key of the same hash holds the index's place; the caller
+    /// journals the hash and forgets both.
+    pub(crate) fn commit(&mut self, hash: KeyHash, location: Location) -> Result<(), Collision> {
+        let Some(copy) = self.state.copies.get(hash).filter(|copy| copy.in_flight == Some(location)) else {
+            return Ok(());
+        };
+        if self.state.cold.get(hash).is_some() {
+            return Err(Collision);
+        }
+        self.state.copies.take(hash);
+        self.change_index(|cold| cold.insert(hash, location, 0));
+        let state = &mut *self.state;
+        state.gate.set_disk_entries(state.cold.len() as u64);
+        let meta = self.meta(copy.slot);
+        meta.clear(Flags::PENDING);
+        if meta.has(Flags::LEAVING) {
+            self.state.counts.spills += 1;
+            if meta.refs.load(Relaxed) > 0 {
+                self.state.cold.mark_read(hash);
+            }
+            self.take_out(copy.slot);
+        } else {
+            self.state.counts.write_behinds += 1;
+            meta.set(Flags::ON_DISK);
+            self.state.on_disk += 1;
+        }
+        Ok(())
+    }
+
+    /// A copy that will not be written after all, if it is still wanted. What was leaving is
+    /// forgotten. The caller has seen to it that nothing of it can come back from disk.
+    pub(crate) fn cancel(&mut self, hash: KeyHash, copy: Pending) -> bool {
+        let wanted = self.state.copies.get(hash).is_some_and(|pending| pending.ticket == copy.ticket);
+        if wanted {
+            self.state.copies.take(hash);
+            self.end_copy(copy.slot);
+        }
+        wanted
+    }
+
+    /// Gives up what is queued, for a disk that fails; how many copies that were.
+    pub(crate) fn drop_queued(&mut self) -> u64 {
+        let mut dropped = 0;
+        while let Some((hash, copy)) = self.state.copies.pop_queued() {
+            self.cancel(hash, copy);
+            dropped += 1;
+        }
+        dropped
+    }
+
+    /// Queues a copy of every resident entry from `from` on that `due` wants and that has none,
+    /// and drops what has expired. At most `steps` entries are looked at; the next one to look at
+    /// is returned.
+    pub(crate) fn sweep(
+        &mut self,
+        from: SlotId,
+        steps: usize,
+        mut due: impl FnMut(&Meta) -> bool,
+    ) -> Option<SlotId> {
+        let mut next = from;
+        for _ in 0..steps {
+            let slot = self.hot.next_resident(&self.state.writer, next)?;
+            next = SlotId(slot.0 + 1);
+            let meta = self.meta(slot);
+            if meta.has(Flags::PENDING) {
+                continue;
+            }
+            if self.state.expiry.has_expired(meta) {
+                self.expire(slot);
+            } else if !meta.has(Flags::ON_DISK) && due(meta) {
+                self.queue_copy(slot);
+            }
+        }
+        Some(next)
+    }
+
+    /// A batch that held this copy was not written: it is not wanted any more. Whether it was.
+    pub(crate) fn forget_in_flight(&mut self, hash: KeyHash, location: Location) -> bool {
+        let copy = self.state.copies.get(hash).filter(|copy| copy.in_flight == Some(location));
+        copy.is_some_and(|copy| self.cancel(hash, copy))
+    }
+
+    /// Marks the entry and queues it. The caller has seen that no copy of its hash is pending.
+    pub(crate) fn queue_copy(&mut self, slot: SlotId) {
+        let meta = self.meta(slot);
+        if self.state.copies.get(meta.hash).is_none() {
+            meta.set(Flags::PENDING);
+            self.state.copies.push(meta.hash, slot);
+        }
+    }
+
+    /// A copy has ended without being written: what was leaving goes for good.
+    fn end_copy(&mut self, slot: SlotId) {
+        let meta = self.meta(slot);
+        meta.clear(Flags::PENDING);
+        if meta.has(Flags::LEAVING) {
+            self.take_out(slot);
+        }
+    }
+}
+
+/// What an operation on the log does to the index.
+impl<'g, K: Eq + Held, V: Held> Shard<'g, K, V> {
+    /// Forgets the copy at `location`, unless the key has moved since; whether it had not. The
+    /// caller has made sure that the copy cannot come back (R6).
+    pub(crate) fn forget(&mut self, hash: KeyHash, location: Location) -> bool {
+        let forgotten = self.change_index(|cold| cold.remove_if(hash, location));
+        if forgotten {
+            self.unmark_on_disk(hash);
+        }
+        forgotten
+    }
+
+    /// Forgets every copy in a segment whose list of records cannot be read; how many those were.
+    /// Looks at the whole index.
+    pub(crate) fn forget_segment(&mut self, segment: SegmentId) -> u64 {
+        let lies_there = |&(_, packed): &(KeyHash, Packed)| packed.location().segment() == segment;
+        let lost: Vec<_> = self.state.cold.iter().filter(lies_there).collect();
+        for &(hash, packed) in &lost {
+            self.forget(hash, packed.location());
+        }
+        lost.len() as u64
+    }
+
+    /// Drops everything that leads to a copy of this hash on disk: the index's, and one on its
+    /// way. Residents stay, but for those that were leaving.
+    pub(crate) fn forget_copies(&mut self, hash: KeyHash) {
+        if let Some(copy) = self.state.copies.take(hash) {
+            self.end_copy(copy.slot);
+        }
+        if self.state.cold.get(hash).is_some() {
+            self.change_index(|cold| cold.remove(hash));
+            self.unmark_on_disk(hash);
+        }
+    }
+
+    /// A live record was written again elsewhere.
+    pub(crate) fn relocate(&mut self, hash: KeyHash, from: Location, to: Location) -> bool {
+        self.state.cold.replace_if(hash, from, to)
+    }
+
+    /// Adds what was found on disk at open. Newest first: what is there already is newer.
+    pub(crate) fn load(&mut self, hash: KeyHash, location: Location) -> bool {
+        self.change_index(|cold| cold.insert_if_absent(hash, location))
+    }
+
+    /// Adds what a snapshot says, marks included.
+    pub(crate) fn load_packed(&mut self, slots: &[(KeyHash, u64)]) {
+        self.change_index(|cold| {
+            cold.reserve(slots.len());
+            for &(hash, bits) in slots {
+                if let Some(packed) = Packed::from_bits(bits) {
+                    cold.insert_packed(hash, packed);
+                }
+            }
+        });
+    }
+
+    pub(super) fn change_index<R>(&mut self, change: impl FnOnce(&mut Cold) -> R) -> R {
+        let old_bytes = self.state.cold.bytes();
+        let result = change(&mut self.state.cold);
+        if self.state.cold.bytes() != old_bytes {
+            self.state.budget.resize_index(old_bytes, self.state.cold.bytes());
+        }
+        result
+    }
+
+    fn unmark_on_disk(&mut self, hash: KeyHash) {
+        let state = &mut *self.state;
+        for slot in self.hot.slots_with_hash(&state.writer, hash) {
+            let meta = &self.hot.entry(&state.writer, slot).meta;
+            if meta.has(Flags::ON_DISK) {
+                meta.clear(Flags::ON_DISK);
+                state.on_disk -= 1;
+            }
+        }
+    }
+}

@@ -1,0 +1,298 @@
+//! The moves that an operation makes: in, over, back from disk, and out.
+
+use std::{borrow::Borrow, mem, sync::atomic::Ordering::Relaxed};
+
+use super::{
+    DiskState, Found, Held, Loan, Shard, View,
+    cold::Cold,
+    entry::{Entry, Flags, Meta, SlotId},
+};
+use crate::{hash::KeyHash, location::Location};
+
+/// Entries that an insert looks at for expired ones: more than one, so that they cannot pile up.
+const SWEEP_STEPS: usize = 2;
+
+/// Moves that an operation makes.
+impl<'g, K: Eq + Held, V: Held> Shard<'g, K, V> {
+    /// Where a key is. What has expired in RAM is dropped on the way.
+    pub(crate) fn find<Q>(&mut self, hash: KeyHash, key: &Q) -> Found<'g, K, V>
+    where
+        K: Borrow<Q>,
+        Q: Eq + ?Sized,
+    {
+        if let Some(slot) = self.hot.slot_of(&self.state.writer, hash, key) {
+            let entry = self.entry(slot);
+            if !self.state.expiry.has_expired(&entry.meta) {
+                return Found::Hot(entry);
+            }
+            self.expire(slot);
+            return Found::Nothing;
+        }
+        match self.state.cold.get(hash) {
+            Some(location) => Found::Cold(location),
+            None => Found::Nothing,
+        }
+    }
+
+    /// Stores an entry over whatever its key had. The caller has journaled what may be on disk.
+    pub(crate) fn insert(&mut self, entry: Entry<K, V>) -> Loan {
+        let hash = entry.meta.hash;
+        self.forget_copies(hash);
+        let loan = self.borrow_for(&entry.meta);
+        let slot = match self.hot.slot_of(&self.state.writer, hash, &entry.key) {
+            Some(old) => self.replace(old, entry),
+            None => self.add(entry),
+        };
+        if self.state.writes_through {
+            self.queue_copy(slot);
+        }
+        self.state.counts.inserts += 1;
+        self.settle();
+        self.sweep_on_insert();
+        loan
+    }
+
+    /// Brings an entry that was read from `location` back into RAM, unless the key has moved since.
+    pub(crate) fn promote(&mut self, location: Location, entry: Entry<K, V>) -> Loan {
+        let hash = entry.meta.hash;
+        let moved = !self.is_at(hash, location) || self.is_resident(hash);
+        if moved || self.state.closed {
+            return Loan::None;
+        }
+        let loan = self.borrow_for(&entry.meta);
+        entry.meta.set(Flags::ON_DISK);
+        entry.meta.set(Flags::FROM_DISK);
+        self.state.on_disk += 1;
+        self.add(entry);
+        self.settle();
+        loan
+    }
+
+    /// Takes a key out of both tiers; whether it was in RAM. The caller has journaled what may be on disk.
+    pub(crate) fn remove<Q>(&mut self, hash: KeyHash, key: &Q) -> bool
+    where
+        K: Borrow<Q>,
+        Q: Eq + ?Sized,
+    {
+        let slot = self.hot.slot_of(&self.state.writer, hash, key);
+        let was_alive = slot.is_some_and(|slot| !self.state.expiry.has_expired(self.meta(slot)));
+        self.forget_copies(hash);
+        // What was leaving has gone with its copy.
+        if let Some(slot) = self.hot.slot_of(&self.state.writer, hash, key) {
+            self.take_out(slot);
+        }
+        was_alive
+    }
+
+    /// Takes everything out. The caller has written the barrier, and nothing is in flight.
+    pub(crate) fn clear(&mut self) {
+        self.state.copies.clear();
+        let mut next = SlotId(0);
+        while let Some(slot) = self.hot.next_resident(&self.state.writer, next) {
+            next = SlotId(slot.0 + 1);
+            let meta = self.meta(slot);
+            meta.clear(Flags::ON_DISK);
+            meta.clear(Flags::PENDING);
+            self.take_out(slot);
+        }
+        self.state.on_disk = 0;
+        self.state.clock.clear();
+        self.state.gate.clear();
+        self.change_index(Cold::clear);
+        self.seal_retired();
+    }
+
+    /// Ends the stripe: nothing is found, stored or promoted any more.
+    pub(crate) fn close(&mut self) {
+        self.clear();
+        self.state.closed = true;
+    }
+
+    /// No change is taken any more, while look-ups go on.
+    pub(crate) fn refuse_changes(&mut self) {
+        self.state.closed = true;
+    }
+
+    pub(crate) fn set_disk(&mut self, disk: DiskState) {
+        self.state.disk = disk;
+    }
+
+    /// Evicts down to a capacity that has shrunk.
+    pub(crate) fn shrink(&mut self) {
+        self.settle();
+    }
+}
+
+/// The paragraphs of the moves above.
+impl<'g, K: Eq + Held, V: Held> Shard<'g, K, V> {
+    /// Without a disk there is no thread that sweeps, so each insert looks at a few entries.
+    fn sweep_on_insert(&mut self) {
+        if self.state.disk == DiskState::Absent && self.state.expiry.is_used() {
+            let from = self.state.sweep_from;
+            let next = self.sweep(from, SWEEP_STEPS, |_| false);
+            self.state.sweep_from = next.unwrap_or(SlotId(0));
+        }
+    }
+
+    fn add(&mut self, entry: Entry<K, V>) -> SlotId {
+        let slot = self.hot.insert(&mut self.state.writer, entry, self.guard);
+        let state = &mut *self.state;
+        state.clock.set_capacity(state.budget.capacity(state.borrowed));
+        let view = View { hot: self.hot, writer: &state.writer, replaced: None };
+        state.clock.insert(&view, slot, &mut state.victims);
+        slot
+    }
+
+    /// An overwrite in RAM. `old` is in the rings: had it been leaving, `forget_copies` would have
+    /// taken it out.
+    fn replace(&mut self, old: SlotId, entry: Entry<K, V>) -> SlotId {
+        let old_meta = self.meta(old);
+        self.give_back(old_meta);
+        let new = self.hot.replace(&mut self.state.writer, old, entry, self.guard);
+        let state = &mut *self.state;
+        state.clock.set_capacity(state.budget.capacity(state.borrowed));
+        let view = View { hot: self.hot, writer: &state.writer, replaced: Some((old, old_meta)) };
+        state.clock.replace(&view, old, new, &mut state.victims);
+        new
+    }
+
+    /// Sees the clock's victims off, and evicts more where a loan that ended took capacity with it.
+    fn settle(&mut self) {
+        loop {
+            let mut victims = mem::take(&mut self.state.victims);
+            for slot in victims.drain(..) {
+                self.depart(slot);
+            }
+            self.state.victims = victims;
+            let state = &mut *self.state;
+            state.clock.set_capacity(state.budget.capacity(state.borrowed));
+            if state.clock.bytes() <= state.clock.capacity() {
+                return;
+            }
+            let view = View { hot: self.hot, writer: &state.writer, replaced: None };
+            state.clock.shrink(&view, &mut state.victims);
+            if state.victims.is_empty() {
+                return;
+            }
+        }
+    }
+
+    /// An entry that the clock has evicted goes: to disk if it should, else for good.
+    fn depart(&mut self, slot: SlotId) {
+        let meta = self.meta(slot);
+        self.give_back(meta);
+        self.state.counts.evictions += 1;
+        if meta.has(Flags::PENDING) {
+            return self.set_leaving(meta);
+        }
+        match self.fate(meta) {
+            Fate::Spill => {
+                self.queue_copy(slot);
+                return self.set_leaving(meta);
+            }
+            Fate::Clean => {
+                self.state.counts.clean_evictions += 1;
+                if meta.freq.load(Relaxed) > 0 {
+                    self.state.cold.mark_read(meta.hash);
+                }
+                meta.clear(Flags::ON_DISK);
+                self.state.on_disk -= 1;
+            }
+            Fate::Expired => self.state.counts.expired += 1,
+            Fate::Refused => self.state.counts.refused += 1,
+            Fate::Shed => self.state.counts.shed += 1,
+            Fate::Failed => self.state.counts.write_failures += 1,
+            Fate::NoDisk => {}
+        }
+        self.drop_resident(slot);
+    }
+
+    fn fate(&mut self, meta: &Meta) -> Fate {
+        if meta.has(Flags::ON_DISK) {
+            return Fate::Clean;
+        }
+        if self.state.expiry.has_expired(meta) {
+            return Fate::Expired;
+        }
+        match self.state.disk {
+            DiskState::Absent => return Fate::NoDisk,
+            DiskState::Failing => return Fate::Failed,
+            DiskState::Filling | DiskState::Wrapped => {}
+        }
+        if self.state.copies.get(meta.hash).is_some() {
+            return Fate::Shed;
+        }
+        let wrapped = self.state.disk == DiskState::Wrapped;
+        if !self.state.gate.admits(meta, wrapped) {
+            return Fate::Refused;
+        }
+        if self.state.budget.must_shed() { Fate::Shed } else { Fate::Spill }
+    }
+
+    /// An entry that has expired goes, from both tiers: its copy on disk expires no later.
+    pub(super) fn expire(&mut self, slot: SlotId) {
+        let meta = self.meta(slot);
+        if meta.has(Flags::PENDING) {
+            return;
+        }
+        self.state.counts.expired += 1;
+        if meta.has(Flags::ON_DISK) {
+            self.forget_copies(meta.hash);
+        }
+        self.take_out(slot);
+    }
+
+    /// Takes a resident entry out, wherever the policy has it.
+    pub(super) fn take_out(&mut self, slot: SlotId) {
+        let meta = self.meta(slot);
+        if meta.has(Flags::LEAVING) {
+            self.state.leaving -= u64::from(meta.weight);
+            self.state.budget.sub_leaving(u64::from(meta.weight));
+        } else {
+            self.give_back(meta);
+            let state = &mut *self.state;
+            let view = View { hot: self.hot, writer: &state.writer, replaced: None };
+            state.clock.remove(&view, slot);
+        }
+        self.drop_resident(slot);
+    }
+
+    fn drop_resident(&mut self, slot: SlotId) {
+        self.hot.remove(&mut self.state.writer, slot, self.guard);
+    }
+
+    fn set_leaving(&mut self, meta: &Meta) {
+        meta.set(Flags::LEAVING);
+        self.state.leaving += u64::from(meta.weight);
+        self.state.budget.add_leaving(u64::from(meta.weight));
+    }
+
+    fn borrow_for(&mut self, meta: &Meta) -> Loan {
+        let weight = u64::from(meta.weight);
+        if !self.state.budget.lend(weight) {
+            return Loan::None;
+        }
+        meta.set(Flags::BORROWED);
+        self.state.borrowed += weight;
+        Loan::Taken
+    }
+
+    fn give_back(&mut self, meta: &Meta) {
+        if meta.has(Flags::BORROWED) {
+            meta.clear(Flags::BORROWED);
+            self.state.borrowed -= u64::from(meta.weight);
+            self.state.budget.give_back(u64::from(meta.weight));
+        }
+    }
+}
+
+/// What becomes of an entry that the clock has evicted.
+enum Fate {
+    Spill,
+    Clean,
+    Expired,
+    Refused,
+    Shed,
+    Failed,
+    NoDisk,
+}
