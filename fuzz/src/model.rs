@@ -245,7 +245,7 @@ impl Run {
 
     fn reopen(&mut self) {
         // Something has to stand in the field while the directory is free.
-        self.cache = TestCache::in_memory().open().expect("memory needs nothing");
+        self.cache = TestCache::in_memory().ram_entries(1).stripes(1).open().expect("memory needs nothing");
         self.cache = self.options.open(&self.disk);
         for key in 0..KEYS {
             self.saw(key, self.cache.peek(&u64::from(key)));
