@@ -18,7 +18,7 @@ use tempfile::TempDir;
 use crate::ops::{Between, KEYS, Op, Size, Ttl};
 
 /// More would only make an input slower, not find more.
-const OPS_MAX: usize = 400;
+const OPS_MAX: usize = 200;
 /// How often every counter is derived again from scratch.
 const CHECK_INTERVAL: usize = 16;
 /// More than any segment here takes.
