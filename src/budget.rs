@@ -2,6 +2,9 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+/// What the index takes for an entry at the most, a table that has just grown included.
+const INDEX_ENTRY_BYTES_MAX: u64 = 24;
+
 /// How the budget is divided. Made once, at open.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Plan {
@@ -113,6 +116,11 @@ impl Budget {
 
     pub(crate) fn index_max(&self) -> u64 {
         self.plan.index_max
+    }
+
+    /// How many entries on disk the index's share can name.
+    pub(crate) fn indexable_entries(&self) -> u64 {
+        self.plan.index_max / INDEX_ENTRY_BYTES_MAX
     }
 }
 

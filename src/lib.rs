@@ -1,4 +1,47 @@
-//! An embedded, persistent, two-tier cache.
+//! An embedded, persistent, two-tier cache: RAM in front of a memory-mapped log.
+//!
+//! It stands between a service and its database (cache-aside, read-through), answers in
+//! microseconds, and is still warm after a restart, also after a SIGKILL.
+//!
+//! # The promise
+//!
+//! **The cache may forget. It never lies.** A look-up returns the last value stored under the key,
+//! or nothing.
+//!
+//! - No look-up returns a value whose overwrite, removal, clear or expiry was acknowledged before
+//!   that look-up began: under concurrency, with full queues, failed writes, after a close, after
+//!   a SIGKILL, over any number of reopens.
+//! - No look-up returns bytes that differ from what was stored.
+//! - Trouble with the disk never stops the RAM tier. Look-ups answer it with a miss and a counter.
+//!   Changes return a `Result`; if an invalidation can neither be recorded nor the old copy be
+//!   made unreadable, they return [`Error::NotDurable`].
+//!
+//! What is still there after which end of a process is the [`Durability`]'s matter.
+//!
+//! # Examples
+//!
+//! ```
+//! # fn main() -> Result<(), embercache::Error> {
+//! # let dir = tempfile::tempdir().unwrap();
+//! # let dir = dir.path().join("cache");
+//! use embercache::{Cache, GIB, MIB};
+//!
+//! let pages: Cache<String, String> = Cache::builder(&dir).ram(64 * MIB).disk(4 * GIB).open()?;
+//!
+//! // Read through: one thread renders, however many ask for the page.
+//! let page = pages.get_or_insert_with("/shoes/7", || "<h1>Runner</h1>".to_owned());
+//!
+//! // What it shows has changed: write to the database first, then invalidate.
+//! pages.remove("/shoes/7")?;
+//! assert_eq!(pages.get("/shoes/7"), None);
+//! # Ok(()) }
+//! ```
+//!
+//! # Features
+//!
+//! - `bincode` (default): serde types as keys and values, by [`bincode_codec!`] or [`Bincode`].
+//! - `bytes` (default): `bytes::Bytes` as a key or value.
+//! - `postcard`: serde types by postcard.
 
 mod bell;
 mod budget;
@@ -47,3 +90,8 @@ pub mod testing {
     pub use crate::io::{Io, IoFile, Map, OpenMode, fault::FaultDisk, memory::MemoryDisk};
     pub use crate::log::parse::{parse_journal, parse_segment, parse_snapshot, parse_state};
 }
+
+/// README's example is a test.
+#[cfg(all(doctest, feature = "bincode"))]
+#[doc = include_str!("../README.md")]
+mod readme {}

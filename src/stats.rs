@@ -74,6 +74,9 @@ pub struct Stats {
     pub ram_bytes: u64,
     /// Bytes of RAM the index of the disk tier takes now; part of `ram_bytes`.
     pub index_bytes: u64,
+    /// How many bytes of the disk budget the index can name within its share of RAM, at the entries'
+    /// mean size so far. Less than the disk budget: the oldest entries leave before the disk is full.
+    pub indexable_disk_bytes: u64,
     /// Bytes that the tables, slabs, rings and ghosts of the RAM tier have allocated now. In
     /// `ram_bytes` each entry is charged a flat rate for its part of them.
     pub metadata_bytes: u64,
@@ -129,7 +132,7 @@ impl Stats {
             ram_bytes: tiers.ram_used(),
             index_bytes: tiers.budget.index_bytes(),
             queue_bytes: tiers.budget.leaving(),
-            recovery: tiers.recovery.clone(),
+            recovery: tiers.recovery,
             ..Stats::default()
         };
         tiers.for_each_shard(|shard| {
@@ -139,6 +142,7 @@ impl Stats {
             stats.disk_entries += shard.index().len() as u64;
         });
         if let Some(log) = &tiers.log {
+            stats.indexable_disk_bytes = tiers.indexable_disk_bytes();
             stats.add_log(log);
         }
         stats
@@ -152,6 +156,8 @@ impl Stats {
         self.journal_bytes_written = counters.journal_bytes.load(Relaxed);
         self.state_bytes_written = counters.snapshot_bytes.load(Relaxed) + counters.state_bytes.load(Relaxed);
         self.disk_bytes = log.disk_bytes();
+        self.recovery.invalidated = counters.recovered_invalidated.load(Relaxed);
+        self.recovery.expired = counters.recovered_expired.load(Relaxed);
     }
 }
 
@@ -232,6 +238,10 @@ pub struct Recovery {
     pub entries: u64,
     /// Segments found on disk.
     pub segments: u64,
+    /// Records left out since they had been overwritten, removed or cleared.
+    pub invalidated: u64,
+    /// Records left out since they had expired.
+    pub expired: u64,
     /// Segments put aside since their header could not be read.
     pub quarantined: u64,
 }
@@ -251,6 +261,8 @@ impl Recovery {
             took,
             entries,
             segments: report.segments as u64,
+            invalidated: 0,
+            expired: 0,
             quarantined: report.quarantined,
         }
     }

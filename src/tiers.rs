@@ -144,7 +144,11 @@ impl<K: Key, V: Value> Tiers<K, V> {
         let read = key.with_key_bytes(|bytes| (log.read(location, bytes), K::decode(bytes.to_vec()).ok()));
         let (found, key) = match read {
             Ok((Read::Hit(found), key)) => (found, key),
-            Ok((Read::Gone, _)) => return ReadCopy::Moved,
+            Ok((Read::Gone, _)) => {
+                // Reclaim forgets before it unlinks, so what is named still is dead for good.
+                let dangled = self.shard(hash, guard).forget(hash, location);
+                return if dangled { ReadCopy::Nothing } else { ReadCopy::Moved };
+            }
             Ok((Read::OtherKey, _)) | Err(_) => return ReadCopy::Nothing,
             Ok((Read::Damaged, _)) => {
                 self.forget_unreadable(log, hash, location, guard);
@@ -188,7 +192,7 @@ impl<K: Key, V: Value> Tiers<K, V> {
         if weight > self.budget.weight_max() {
             return None;
         }
-        let deadline = self.expiry.from_disk(copy.expiry_s, copy.idle);
+        let deadline = self.expiry.after_disk(copy.expiry_s, copy.idle);
         let meta = Meta::new(hash, weight as u32, deadline, self.expiry.first_touch());
         Some(Entry { meta, key, value: copy.value })
     }
@@ -281,6 +285,25 @@ impl<K: Key, V: Value> Tiers<K, V> {
         self.ring_for_batch();
         if self.budget.is_overloaded() {
             self.bell.wait_for_room(|| self.budget.is_overloaded() && !self.budget.sheds());
+        }
+    }
+
+    pub(crate) fn disk_entries(&self) -> u64 {
+        let mut entries = 0;
+        self.for_each_shard(|shard| entries += shard.index().len() as u64);
+        entries
+    }
+
+    /// How much of the disk the index's share of RAM can name, at the entries' mean size so far.
+    pub(crate) fn indexable_disk_bytes(&self) -> u64 {
+        let Some(log) = &self.log else { return 0 };
+        let capacity = log.capacity_bytes();
+        match self.disk_entries() {
+            0 => capacity,
+            entries => {
+                let mean_bytes = (log.disk_bytes() / entries).max(1);
+                self.budget.indexable_entries().saturating_mul(mean_bytes).min(capacity)
+            }
         }
     }
 

@@ -251,8 +251,8 @@ impl IoFile for FaultFile {
         self.file.set_len(len)
     }
 
-    fn len(&self) -> io::Result<u64> {
-        self.file.len()
+    fn file_len(&self) -> io::Result<u64> {
+        self.file.file_len()
     }
 
     fn sync(&self) -> io::Result<()> {
@@ -268,6 +268,10 @@ impl IoFile for FaultFile {
 
     fn try_lock(&self) -> io::Result<bool> {
         self.file.try_lock()
+    }
+
+    fn unlock(&self) -> io::Result<()> {
+        self.file.unlock()
     }
 
     fn identity(&self) -> io::Result<(u64, u64)> {

@@ -57,14 +57,17 @@ pub trait IoFile: Send + Sync + fmt::Debug {
     /// Cuts or extends the file.
     fn set_len(&self, len: u64) -> io::Result<()>;
     /// The file's length.
-    fn len(&self) -> io::Result<u64>;
+    fn file_len(&self) -> io::Result<u64>;
     /// Makes the written bytes durable.
     fn sync(&self) -> io::Result<()>;
     /// Maps the first `len` bytes for reading. The caller has made sure that they exist and will
     /// not be cut off.
     fn map(&self, len: usize) -> io::Result<Map>;
-    /// Takes the exclusive lock for the file's life; `false` if another holds it.
+    /// Takes the exclusive lock, until `unlock` or the file's end; `false` if another holds it.
     fn try_lock(&self) -> io::Result<bool>;
+    /// Gives the lock back at once. To close the file is not enough: a process that another thread
+    /// is just starting holds a copy of the descriptor, and with it the lock, until it execs.
+    fn unlock(&self) -> io::Result<()>;
     /// Device and inode: a copied directory has others.
     fn identity(&self) -> io::Result<(u64, u64)>;
 }

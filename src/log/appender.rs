@@ -248,7 +248,7 @@ impl Appender {
                     Bytes::File(Arc::clone(&active.file)),
                     active.end,
                     Err(active.max_seq),
-                    active.file.len().unwrap_or(active.segment.file_bytes),
+                    active.file.file_len().unwrap_or(active.segment.file_bytes),
                     self.log.hash_seed,
                 )
             }
@@ -264,7 +264,7 @@ impl Appender {
         let active = self.active.as_ref().expect("write() found one");
         let (id, end) = (active.segment.id(), active.end);
         // Cut off, a part of the batch that did reach the file cannot come back.
-        let cut = active.file.set_len(u64::from(end)).and_then(|()| active.file.len());
+        let cut = active.file.set_len(u64::from(end)).and_then(|()| active.file.file_len());
         let error = self.failed("writing", id, error);
         let dead = match cut {
             Ok(len) if len == u64::from(end) => Ok(()),

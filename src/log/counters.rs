@@ -12,6 +12,10 @@ pub(crate) struct LogCounters {
     pub(crate) state_bytes: AtomicU64,
     /// Records of any kind appended to the journal.
     pub(crate) journal_records: AtomicU64,
+    /// Records that recovery left out since they had been invalidated.
+    pub(crate) recovered_invalidated: AtomicU64,
+    /// Records that recovery left out since they had expired.
+    pub(crate) recovered_expired: AtomicU64,
     /// Reads that the disk refused.
     pub(crate) read_errors: AtomicU64,
     /// Records, footers and snapshot blocks that failed their check.

@@ -71,7 +71,11 @@ impl Directory {
 
     /// Lets another cache have the directory.
     pub(crate) fn release(&self) {
-        *self.lock.lock() = None;
+        let Some(lock) = self.lock.lock().take() else { return };
+        if let Err(error) = lock.unlock() {
+            // The file is closed all the same, which frees the lock unless a fork holds it.
+            tracing::debug!(%error, dir = %self.path.display(), "the lock was not given back");
+        }
     }
 
     pub(crate) fn state(&self) -> PathBuf {
@@ -140,11 +144,17 @@ impl Directory {
     }
 }
 
+impl Drop for Directory {
+    fn drop(&mut self) {
+        self.release();
+    }
+}
+
 /// Checks, with the lock held, that LOCK is ours, or makes it so in a directory that has nothing
 /// else: only whoever holds the lock writes its text.
 fn claim(io: &dyn Io, dir: &Path, lock: &dyn IoFile) -> Result<(), Error> {
     let path = dir.join(LOCK);
-    let len = lock.len().map_err(|error| failed("reading", &path, error))?;
+    let len = lock.file_len().map_err(|error| failed("reading", &path, error))?;
     let mut text = vec![0; len.min(LOCK_TEXT.len() as u64) as usize];
     lock.read_exact_at(&mut text, 0).map_err(|error| failed("reading", &path, error))?;
     if len == LOCK_TEXT.len() as u64 && text == LOCK_TEXT {

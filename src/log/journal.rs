@@ -271,7 +271,7 @@ fn open(directory: &Directory, number: u32, epoch: u64) -> Option<(Arc<dyn IoFil
     let mut bytes = [0; HEADER_BYTES];
     file.read_exact_at(&mut bytes, 0).ok()?;
     let header = JournalHeader::decode(&bytes)?;
-    let ours = header.number == number && header.epoch == epoch && file.len().ok()? == FILE_BYTES as u64;
+    let ours = header.number == number && header.epoch == epoch && file.file_len().ok()? == FILE_BYTES as u64;
     ours.then_some((file, header))
 }
 

@@ -339,7 +339,7 @@ impl Opening {
     fn segment(&self, id: SegmentId, state: &State) -> io::Result<Found> {
         let path = self.directory.segment(id);
         let file = self.io.open(&path, OpenMode::Write)?;
-        let file_bytes = file.len()?;
+        let file_bytes = file.file_len()?;
         if file_bytes < segment::HEADER_BYTES as u64 {
             return Ok(if file_bytes == 0 { Found::Nothing } else { Found::Damaged });
         }

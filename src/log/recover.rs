@@ -33,15 +33,20 @@ impl Log {
             return self.give_up_past("the journal is damaged");
         };
         let alive = |entry: &FooterEntry| {
-            stripes.contains(&entry.hash.stripe(stripe_bits))
-                && invalidations.allow(entry)
-                && entry.seq.0 > self.past.barrier.load(Relaxed)
-                && !self.has_expired(entry)
+            if invalidations.allow(entry) && entry.seq.0 > self.past.barrier.load(Relaxed) {
+                let expired = self.has_expired(entry);
+                self.counters.recovered_expired.fetch_add(u64::from(expired), Relaxed);
+                return !expired;
+            }
+            self.counters.recovered_invalidated.fetch_add(1, Relaxed);
+            false
         };
         let segments: Vec<_> = self.table.read().all().rev().cloned().collect();
         for segment in segments.iter().filter(|segment| segment.id().get() < self.past.first_own) {
-            for entry in self.entries_for_good(segment).iter().rev().filter(|entry| alive(entry)) {
-                found(entry.hash, entry.location);
+            for entry in self.entries_for_good(segment).iter().rev() {
+                if stripes.contains(&entry.hash.stripe(stripe_bits)) && alive(entry) {
+                    found(entry.hash, entry.location);
+                }
             }
         }
     }

@@ -162,7 +162,7 @@ impl SnapshotReader {
     /// `None` if there is no whole snapshot of that epoch and id.
     pub(crate) fn open(directory: &Directory, epoch: u64, id: u64) -> Option<SnapshotReader> {
         let file = directory.io.open(&directory.snapshot(), OpenMode::Read).ok()?;
-        let file_bytes = file.len().ok()?;
+        let file_bytes = file.file_len().ok()?;
         let mut bytes = [0; HEADER_BYTES];
         file.read_exact_at(&mut bytes, 0).ok()?;
         let header = SnapshotHeader::decode(&bytes)?;

@@ -48,6 +48,8 @@ pub(crate) struct Maintenance<K, V> {
     reclaim: Option<Reclaim>,
     /// The log has been full once.
     has_wrapped: bool,
+    /// The user has been told that the index is full before the disk.
+    has_warned: bool,
     next_sweep: Instant,
     close_deadline: Duration,
 }
@@ -63,6 +65,7 @@ impl<K: Key, V: Value> Maintenance<K, V> {
             health: Health::default(),
             reclaim: None,
             has_wrapped: false,
+            has_warned: false,
             next_sweep: Instant::now(),
             close_deadline,
         }

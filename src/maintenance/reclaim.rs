@@ -47,6 +47,7 @@ impl<K: Key, V: Value> Maintenance<K, V> {
             self.reclaim = self.log().damaged_segment().map(|segment| self.reclaim_of(segment, 0));
         }
         if self.reclaim.is_none() && self.is_disk_full() {
+            self.warn_of_full_index();
             self.start_reclaim();
         }
         if self.reclaim.is_some() {
@@ -84,9 +85,27 @@ impl<K: Key, V: Value> Maintenance<K, V> {
         if !budget.is_index_full() {
             return false;
         }
-        let mut entries = 0;
-        self.tiers.for_each_shard(|shard| entries += shard.index().len() as u64);
-        entries * INDEX_ENTRY_BYTES > budget.index_max()
+        self.tiers.disk_entries() * INDEX_ENTRY_BYTES > budget.index_max()
+    }
+
+    /// Says once which sizes would fit each other.
+    fn warn_of_full_index(&mut self) {
+        if self.has_warned || !self.is_index_full() {
+            return;
+        }
+        self.has_warned = true;
+        let disk_capacity = self.log().capacity_bytes();
+        let disk_fits = self.tiers.indexable_disk_bytes();
+        let index_max = self.tiers.budget.index_max();
+        let ram_factor = disk_capacity as f64 / disk_fits.max(1) as f64;
+        tracing::warn!(
+            index_max,
+            disk_capacity,
+            disk_fits,
+            ram_factor,
+            "the index's share of RAM is full before the disk: the oldest entries leave early; \
+             `disk_fits` bytes of disk, or `ram_factor` times the RAM, would fit"
+        );
     }
 
     /// `false` if there is nothing to reclaim.

@@ -115,7 +115,7 @@ impl Expiry {
     }
 
     /// The deadline in RAM of an entry that comes back from disk. One of idling alone starts anew.
-    pub(crate) fn from_disk(&self, expiry_s: u32, idle: bool) -> u32 {
+    pub(crate) fn after_disk(&self, expiry_s: u32, idle: bool) -> u32 {
         if expiry_s == 0 || idle {
             return 0;
         }
@@ -182,7 +182,7 @@ mod tests {
         let meta = entry(&expiry, None);
         let (end_s, idle) = expiry.on_disk(&meta).unwrap();
         assert!(!idle && end_s <= expiry.now_s() + 10 && end_s >= expiry.now_s() + 8);
-        assert!(expiry.from_disk(end_s, false) <= meta.deadline);
+        assert!(expiry.after_disk(end_s, false) <= meta.deadline);
         disk.advance_clock(Duration::from_millis(9_500));
         assert!(expiry.on_disk(&meta).is_none(), "less than a second is left");
     }

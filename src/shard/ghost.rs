@@ -168,9 +168,7 @@ impl Ghost {
         let age = |slot| self.age(slot).unwrap_or(u64::MAX);
         let slots = &self.buckets[index].0;
         let oldest = (0..WAYS).max_by_key(|&way| age(slots[way])).expect("a bucket has ways");
-        if age(trace) <= age(slots[oldest]) {
-            self.buckets[index].0[oldest] = trace;
-        }
+        self.buckets[index].0[oldest] = trace;
     }
 
     /// How many have been put since, or `None` for a free slot or a dead entry.
@@ -265,6 +263,14 @@ mod tests {
         assert_eq!(ghost.overhead_bytes(), 4 * 3_000);
         assert!(known(&mut ghost, 4_800..5_000) > 190, "the youngest survive");
         assert!(known(&mut ghost, 0..1_900) < 20, "older than the new life");
+    }
+
+    #[test]
+    fn a_much_shorter_life_does_not_make_the_old_young() {
+        let mut ghost = ghost(80_000);
+        (0..8_000).for_each(|key| ghost.put(hash(key), 0));
+        ghost.fit(500);
+        assert!(known(&mut ghost, 3_400..3_900) < 5, "4096 stamps old, and stamps wrap there");
     }
 
     #[test]

@@ -1,0 +1,222 @@
+//! A child process that uses a cache until it is killed, and reports to its parent as it goes.
+//!
+//! The child is the test binary itself, run again for one test that does nothing unless
+//! [`role`] says so. It reports over a pipe that it has as its standard input, turned round: standard
+//! output belongs to the test harness. A report is one `write` below PIPE_BUF, hence whole or not
+//! there at all, and reports of several threads lie in the pipe in the order in which they were
+//! written. The pipe outlives the child, so its parent sees everything that was reported before
+//! the SIGKILL, and judges by nothing else.
+
+use std::{
+    env,
+    fs::File,
+    io::{self, PipeReader, Read, Write},
+    os::fd::AsFd,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+const ROLE: &str = "EMBERCACHE_TEST_CHILD";
+const DIR: &str = "EMBERCACHE_TEST_DIR";
+const SEED: &str = "EMBERCACHE_TEST_SEED";
+
+/// What a report says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Kind {
+    /// An insert of `version` under `key` is about to be called.
+    InsertStarted = 1,
+    /// It returned `Ok`.
+    InsertAcked,
+    /// A remove of `key` is about to be called; `version` numbers it.
+    RemoveStarted,
+    /// It returned `Ok`.
+    RemoveAcked,
+    /// A clear is about to be called.
+    ClearStarted,
+    /// It returned `Ok`.
+    ClearAcked,
+    /// A flush is about to be called.
+    FlushStarted,
+    /// It returned `Ok`.
+    FlushAcked,
+    /// The child is alive; `at_us` says when.
+    Alive,
+    /// Something was reclaimed, so a missing entry proves nothing.
+    Reclaimed,
+    /// The child itself saw a stale or corrupt value: `version` under `key`.
+    Lied,
+    /// The child has done all of its work and waits to be killed.
+    Done,
+}
+
+impl Kind {
+    const ALL: [Kind; 12] = [
+        Kind::InsertStarted,
+        Kind::InsertAcked,
+        Kind::RemoveStarted,
+        Kind::RemoveAcked,
+        Kind::ClearStarted,
+        Kind::ClearAcked,
+        Kind::FlushStarted,
+        Kind::FlushAcked,
+        Kind::Alive,
+        Kind::Reclaimed,
+        Kind::Lied,
+        Kind::Done,
+    ];
+}
+
+/// One line of the child's diary.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Report {
+    pub(crate) kind: Kind,
+    pub(crate) key: u64,
+    pub(crate) version: u64,
+    /// Microseconds since the child began.
+    pub(crate) at_us: u64,
+}
+
+impl Report {
+    const BYTES: usize = 32;
+
+    fn encode(self) -> [u8; Report::BYTES] {
+        let mut bytes = [0; Report::BYTES];
+        bytes[..8].copy_from_slice(&self.key.to_le_bytes());
+        bytes[8..16].copy_from_slice(&self.version.to_le_bytes());
+        bytes[16..24].copy_from_slice(&self.at_us.to_le_bytes());
+        bytes[24] = self.kind as u8;
+        bytes
+    }
+
+    fn decode(bytes: &[u8]) -> Report {
+        let number = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"));
+        let kind = Kind::ALL[usize::from(bytes[24]) - 1];
+        Report { kind, key: number(0), version: number(8), at_us: number(16) }
+    }
+}
+
+/// What this process is to do, if it is a child.
+pub(crate) fn role() -> Option<Role> {
+    let name = env::var(ROLE).ok()?;
+    let dir = PathBuf::from(env::var_os(DIR).expect("a child is told its directory"));
+    let seed = super::from_env(SEED, 0);
+    Some(Role { name, dir, seed })
+}
+
+/// What a child was told by its parent.
+pub(crate) struct Role {
+    pub(crate) name: String,
+    pub(crate) dir: PathBuf,
+    pub(crate) seed: u64,
+}
+
+impl Role {
+    /// The way back to the parent.
+    pub(crate) fn reporter(&self) -> Reporter {
+        let pipe = io::stdin().as_fd().try_clone_to_owned().expect("standard input is the parent's pipe");
+        Reporter { pipe: File::from(pipe), start: std::time::Instant::now() }
+    }
+}
+
+/// The child's end of the pipe.
+pub(crate) struct Reporter {
+    pipe: File,
+    start: std::time::Instant,
+}
+
+impl Reporter {
+    /// Writes one report, in one piece.
+    pub(crate) fn report(&self, kind: Kind, key: u64, version: u64) {
+        let at_us = self.start.elapsed().as_micros() as u64;
+        let report = Report { kind, key, version, at_us }.encode();
+        let written = (&self.pipe).write(&report).expect("the parent reads until the child is dead");
+        assert_eq!(written, Report::BYTES, "a write below PIPE_BUF is never split");
+    }
+
+    /// Says that all is done, and waits for the end.
+    pub(crate) fn await_kill(&self) -> ! {
+        self.report(Kind::Done, 0, 0);
+        loop {
+            thread::sleep(Duration::from_secs(1));
+        }
+    }
+}
+
+/// The parent's end. A child that is dropped is killed.
+pub(crate) struct Spawned {
+    process: Child,
+    reader: Option<JoinHandle<Vec<Report>>>,
+    done: std::sync::mpsc::Receiver<()>,
+}
+
+impl Spawned {
+    /// Starts this test binary again, as `role`, with the test named `entry` as its way in.
+    pub(crate) fn start(entry: &str, role: &str, dir: &Path, seed: u64) -> Spawned {
+        let (from_child, to_parent) = io::pipe().unwrap();
+        let process = Command::new(env::current_exe().unwrap())
+            .args(["--exact", entry, "--nocapture", "--test-threads=1"])
+            .env(ROLE, role)
+            .env(DIR, dir)
+            .env(SEED, seed.to_string())
+            .stdin(Stdio::from(to_parent))
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        let (tell, done) = std::sync::mpsc::channel();
+        let reader = Some(thread::spawn(move || read_all(from_child, &tell)));
+        Spawned { process, reader, done }
+    }
+
+    /// Waits until the child says that it is done, at most `limit`.
+    pub(crate) fn wait_done(&self, limit: Duration) {
+        self.done.recv_timeout(limit).expect("the child ends its work in time");
+    }
+
+    /// SIGKILL, and everything that the child had reported.
+    pub(crate) fn kill(mut self) -> Vec<Report> {
+        self.process.kill().unwrap();
+        let status = self.process.wait().unwrap();
+        assert_eq!(status.code(), None, "the child ended by itself before it was killed");
+        self.reader.take().expect("read once").join().unwrap()
+    }
+
+    /// Waits for the child to end by itself, and returns whether its test passed.
+    pub(crate) fn join(mut self) -> bool {
+        let passed = self.process.wait().unwrap().success();
+        self.reader.take().expect("read once").join().unwrap();
+        passed
+    }
+}
+
+impl Drop for Spawned {
+    fn drop(&mut self) {
+        // Errors mean that it is dead already, which is all that is wanted.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+fn read_all(mut pipe: PipeReader, done: &std::sync::mpsc::Sender<()>) -> Vec<Report> {
+    let mut reports = Vec::new();
+    let mut buffer = vec![0; Report::BYTES * 2048];
+    let mut filled = 0;
+    loop {
+        let read = pipe.read(&mut buffer[filled..]).unwrap();
+        if read == 0 {
+            assert_eq!(filled, 0, "a report was torn");
+            return reports;
+        }
+        filled += read;
+        let whole = filled / Report::BYTES * Report::BYTES;
+        reports.extend(buffer[..whole].chunks_exact(Report::BYTES).map(Report::decode));
+        buffer.copy_within(whole..filled, 0);
+        filled -= whole;
+        if reports.last().is_some_and(|report| report.kind == Kind::Done) {
+            // The parent may have stopped to listen, having killed the child.
+            let _ = done.send(());
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! No look-up returns a value whose overwrite, remove or clear was acknowledged before it began:
+//! judged per key while eight threads do everything at once to few keys, through many reopens.
+
+mod common;
+
+use std::{
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    thread,
+    time::Duration,
+};
+
+use common::{
+    Random, TempDir, TestCache, from_env,
+    oracle::{Floor, Oracle},
+    tiny,
+    value::{self, value},
+};
+use embercache::{Builder, WriteBehind};
+
+const KEYS: u64 = 64;
+const THREADS: u64 = 8;
+
+/// The policy as users have it: entries move between the tiers all the time.
+#[test]
+fn eight_threads_and_few_keys() {
+    run("EMBERCACHE_NO_STALE_OPS", 300_000, |dir| tiny(&dir.cache()));
+}
+
+/// Every insert is copied to the log at once, so every overwrite invalidates a copy on disk.
+#[test]
+fn eight_threads_writing_through() {
+    run("EMBERCACHE_NO_STALE_OPS", 100_000, |dir| tiny(&dir.cache()).write_behind(WriteBehind::Through));
+}
+
+/// Copies are made all the time of entries that stay in RAM.
+#[test]
+fn eight_threads_writing_behind() {
+    let interval = WriteBehind::After(Duration::from_millis(10));
+    run("EMBERCACHE_NO_STALE_OPS", 100_000, |dir| tiny(&dir.cache()).ram_entries(256).write_behind(interval));
+}
+
+fn run(variable: &str, default: u64, options: impl Fn(&TempDir) -> Builder<u64, Vec<u8>>) {
+    let ops = from_env(variable, default);
+    let lives = from_env("EMBERCACHE_NO_STALE_LIVES", 10);
+    let seed = from_env("EMBERCACHE_SEED", 1);
+    let dir = TempDir::new();
+    let oracle = Oracle::new(KEYS);
+    let (hits, disk_hits) = (AtomicU64::new(0), AtomicU64::new(0));
+    for life in 0..lives {
+        let cache = options(&dir).open().unwrap();
+        thread::scope(|scope| {
+            for thread in 0..THREADS {
+                let worker = Worker { cache: &cache, oracle: &oracle, hits: &hits };
+                let random = Random::new(seed ^ life << 32 ^ thread << 48);
+                scope.spawn(move || worker.run(random, ops / lives / THREADS));
+            }
+        });
+        cache.check();
+        disk_hits.fetch_add(cache.stats().disk_hits, Relaxed);
+        if life % 2 == 0 {
+            cache.close().unwrap();
+        }
+    }
+    // A test in which everything is missed would pass as well, and so would one without a disk.
+    let (hits, disk_hits) = (hits.into_inner(), disk_hits.into_inner());
+    assert!(hits > ops / 20, "only {hits} of {ops} operations hit");
+    assert!(disk_hits > 0, "nothing was ever read from disk");
+}
+
+#[derive(Clone, Copy)]
+struct Worker<'a> {
+    cache: &'a TestCache,
+    oracle: &'a Oracle,
+    hits: &'a AtomicU64,
+}
+
+impl Worker<'_> {
+    fn run(self, mut random: Random, ops: u64) {
+        for _ in 0..ops {
+            let key = random.below(KEYS);
+            let len = [24, 40, 200, 1000, 4000][random.below(5) as usize];
+            match random.below(10_000) {
+                0..3_500 => self.get(key),
+                3_500..4_000 => self.peek(key),
+                4_000..7_000 => self.insert(key, len),
+                7_000..8_500 => self.remove(key),
+                8_500..9_250 => self.load(key, len),
+                9_250..9_980 => self.lease(key, len),
+                9_980..9_995 => self.cache.flush().unwrap(),
+                _ => self.clear(),
+            }
+        }
+    }
+
+    fn get(self, key: u64) {
+        let floor = self.oracle.floor(key);
+        if let Some(found) = self.cache.get(&key) {
+            self.judge(key, &found, floor);
+        }
+    }
+
+    fn peek(self, key: u64) {
+        let floor = self.oracle.floor(key);
+        if let Some(found) = self.cache.peek(&key) {
+            self.judge(key, &found, floor);
+        }
+    }
+
+    fn insert(self, key: u64, len: usize) {
+        let (version, start) = (self.oracle.next_version(), self.oracle.now());
+        self.cache.insert(key, value(key, version, len)).unwrap();
+        self.oracle.ended(key, version);
+        self.oracle.invalidated(key, start);
+    }
+
+    fn remove(self, key: u64) {
+        let start = self.oracle.now();
+        self.cache.remove(&key).unwrap();
+        self.oracle.invalidated(key, start);
+    }
+
+    fn clear(self) {
+        let start = self.oracle.now();
+        self.cache.clear().unwrap();
+        self.oracle.cleared(start);
+    }
+
+    fn load(self, key: u64, len: usize) {
+        let floor = self.oracle.floor(key);
+        let mut loaded = None;
+        let found = self.cache.get_or_insert_with(&key, || {
+            let version = self.oracle.next_version();
+            loaded = Some(version);
+            self.oracle.leased(key, version);
+            value(key, version, len)
+        });
+        if let Some(version) = loaded {
+            self.oracle.ended(key, version);
+        }
+        self.judge(key, &found, floor);
+    }
+
+    fn lease(self, key: u64, len: usize) {
+        let lease = self.cache.lease(&key).unwrap();
+        let version = self.oracle.next_version();
+        self.oracle.leased(key, version);
+        let start = self.oracle.now();
+        let stored = lease.fill(value(key, version, len)).unwrap();
+        self.oracle.ended(key, version);
+        if stored {
+            self.oracle.filled(key, start);
+        }
+    }
+
+    fn judge(self, key: u64, found: &[u8], floor: Floor) {
+        let version = value::version(key, found);
+        assert!(!self.oracle.is_stale(key, version, floor), "stale: version {version} of key {key}");
+        self.hits.fetch_add(1, Relaxed);
+    }
+}

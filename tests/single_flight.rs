@@ -1,0 +1,309 @@
+//! One load a key however many wait, and the rest of what a user counts on: borrowed keys, times to
+//! live, clear and close, the weigher and the budget.
+
+mod common;
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Barrier,
+        atomic::{AtomicU64, Ordering::SeqCst},
+    },
+    thread,
+    time::Duration,
+};
+
+use common::{
+    TempDir, TestCache, roomy,
+    value::{value, version},
+    wait_until,
+};
+use embercache::{Cache, Error, MIB};
+
+const THREADS: u64 = 16;
+
+#[test]
+fn one_load_however_many_wait() {
+    let cache = TestCache::in_memory().ram(4 * MIB).open().unwrap();
+    for key in 0..20 {
+        let (loads, barrier) = (AtomicU64::new(0), Barrier::new(THREADS as usize));
+        thread::scope(|scope| {
+            for _ in 0..THREADS {
+                scope.spawn(|| {
+                    barrier.wait();
+                    let found = cache.get_or_insert_with(&key, || {
+                        thread::sleep(Duration::from_millis(10));
+                        value(key, loads.fetch_add(1, SeqCst), 100)
+                    });
+                    assert_eq!(version(key, &found), 0, "not the one load's value");
+                });
+            }
+        });
+        assert_eq!(loads.into_inner(), 1);
+    }
+    assert_eq!(cache.stats().loads, 20);
+}
+
+/// Loads of different keys do not wait for each other: each of these two waits for the other.
+#[test]
+fn loads_of_two_keys_run_at_once() {
+    let cache = TestCache::in_memory().ram(4 * MIB).stripes(1).open().unwrap();
+    let both = Barrier::new(2);
+    thread::scope(|scope| {
+        for key in 0..2 {
+            let (cache, both) = (&cache, &both);
+            scope.spawn(move || {
+                cache.get_or_insert_with(&key, || {
+                    both.wait();
+                    value(key, 1, 100)
+                })
+            });
+        }
+    });
+    assert_eq!(cache.len(), 2);
+}
+
+#[test]
+fn a_failing_load_wakes_the_next() {
+    let cache = TestCache::in_memory().ram(4 * MIB).open().unwrap();
+    let (loads, failed) = (AtomicU64::new(0), AtomicU64::new(0));
+    let barrier = Barrier::new(THREADS as usize);
+    thread::scope(|scope| {
+        for _ in 0..THREADS {
+            scope.spawn(|| {
+                barrier.wait();
+                let found = cache.try_get_or_insert_with(&1, || {
+                    let load = loads.fetch_add(1, SeqCst);
+                    thread::sleep(Duration::from_millis(5));
+                    if load < 3 { Err("the database is away") } else { Ok(value(1, load, 100)) }
+                });
+                match found {
+                    Ok(found) => assert_eq!(version(1, &found), 3),
+                    Err(_) => _ = failed.fetch_add(1, SeqCst),
+                }
+            });
+        }
+    });
+    assert_eq!((loads.into_inner(), failed.into_inner()), (4, 3), "each failure is its own loader's alone");
+}
+
+#[test]
+fn a_panicking_load_wakes_the_next() {
+    let cache = TestCache::in_memory().ram(4 * MIB).open().unwrap();
+    let (loads, panicked) = (AtomicU64::new(0), AtomicU64::new(0));
+    let barrier = Barrier::new(THREADS as usize);
+    thread::scope(|scope| {
+        for _ in 0..THREADS {
+            scope.spawn(|| {
+                barrier.wait();
+                let load = || {
+                    let load = loads.fetch_add(1, SeqCst);
+                    thread::sleep(Duration::from_millis(5));
+                    assert!(load > 0, "this panic is part of the test");
+                    value(1, load, 100)
+                };
+                match catch_unwind(AssertUnwindSafe(|| cache.get_or_insert_with(&1, load))) {
+                    Ok(found) => assert_eq!(version(1, &found), 1),
+                    Err(_) => _ = panicked.fetch_add(1, SeqCst),
+                }
+            });
+        }
+    });
+    assert_eq!((loads.into_inner(), panicked.into_inner()), (2, 1));
+    cache.check();
+}
+
+/// A load may use the cache itself, for other keys and for its own.
+#[test]
+fn a_load_that_uses_the_cache() {
+    let cache = TestCache::in_memory().ram(4 * MIB).stripes(1).open().unwrap();
+    let found = cache.get_or_insert_with(&1, || {
+        assert_eq!(cache.get(&1), None);
+        let part = cache.get_or_insert_with(&2, || value(2, 7, 100));
+        value(1, version(2, &part), 100)
+    });
+    assert_eq!((version(1, &found), cache.len()), (7, 2));
+}
+
+#[test]
+fn keys_are_borrowed() {
+    let dir = TempDir::new();
+    let open = || Cache::<String, String>::builder(dir.cache()).ram(2 * MIB).disk(16 * MIB).open().unwrap();
+    let cache = open();
+    cache.insert("runner".to_owned(), "ran".to_owned()).unwrap();
+    assert_eq!(cache.get("runner").as_deref(), Some("ran"));
+    assert_eq!(cache.get_with("runner", |value| value.len()), Some(3));
+    assert_eq!(cache.get_or_insert_with("other", || "made".to_owned()), "made");
+    cache.close().unwrap();
+    let cache = open();
+    assert_eq!(cache.get("runner").as_deref(), Some("ran"), "the borrowed key has another hash on disk");
+    assert!(cache.contains_key("other"));
+    assert!(cache.remove("runner").unwrap());
+    assert!(!cache.contains_key("runner"));
+
+    let blobs: Cache<Vec<u8>, u64> = Cache::in_memory().ram(MIB).open().unwrap();
+    blobs.insert(vec![1, 2], 3).unwrap();
+    assert_eq!(blobs.get([1, 2].as_slice()), Some(3));
+}
+
+#[test]
+fn times_to_live() {
+    let dir = TempDir::new();
+    let short = Duration::from_millis(300);
+    let cache = roomy(&dir.cache()).ram_entries(1024).time_to_live(short).open().unwrap();
+    cache.insert(1, value(1, 1, 100)).unwrap();
+    cache.insert_with_ttl(2, value(2, 1, 100), Duration::from_secs(3600)).unwrap();
+    assert!(cache.lease(&3).unwrap().fill_with_ttl(value(3, 1, 100), short).unwrap());
+    cache.get_or_insert_with(&4, || value(4, 1, 100));
+    assert!((1..=4).all(|key| cache.contains_key(&key)), "expired before its time");
+    cache.flush().unwrap();
+    thread::sleep(short + Duration::from_millis(100));
+    assert_eq!((cache.get(&1), cache.get(&3), cache.get(&4)), (None, None, None));
+    assert!(cache.contains_key(&2), "its own time to live is longer");
+    cache.close().unwrap();
+    let cache = roomy(&dir.cache()).ram_entries(1024).open().unwrap();
+    assert_eq!((cache.get(&1), cache.get(&3), cache.get(&4)), (None, None, None), "back from disk");
+    assert!(cache.contains_key(&2));
+}
+
+/// An entry expires while the cache is closed.
+#[test]
+fn times_to_live_go_on_while_closed() {
+    let dir = TempDir::new();
+    let cache = roomy(&dir.cache()).open().unwrap();
+    cache.insert_with_ttl(1, value(1, 1, 100), Duration::from_millis(1_100)).unwrap();
+    cache.insert(2, value(2, 1, 100)).unwrap();
+    cache.close().unwrap();
+    thread::sleep(Duration::from_millis(1_200));
+    let cache = roomy(&dir.cache()).open().unwrap();
+    assert_eq!(cache.get(&1), None);
+    assert!(cache.contains_key(&2));
+}
+
+#[test]
+fn time_to_idle() {
+    let idle = Duration::from_millis(400);
+    let cache = TestCache::in_memory().ram(MIB).time_to_idle(idle).open().unwrap();
+    cache.insert(1, value(1, 1, 100)).unwrap();
+    cache.insert(2, value(2, 1, 100)).unwrap();
+    for _ in 0..8 {
+        thread::sleep(idle / 4);
+        assert!(cache.get(&1).is_some(), "it was hit again and again");
+    }
+    assert_eq!(cache.get(&2), None, "it was not hit for twice the time");
+}
+
+#[test]
+fn clear_removes_everything() {
+    let dir = TempDir::new();
+    let cache = roomy(&dir.cache()).open().unwrap();
+    (0..500).for_each(|key| cache.insert(key, value(key, 1, 300)).unwrap());
+    cache.clear().unwrap();
+    assert!(cache.is_empty());
+    assert!((0..500).all(|key| cache.get(&key).is_none()));
+    cache.insert(3, value(3, 2, 300)).unwrap();
+    cache.check();
+    cache.close().unwrap();
+    let cache = roomy(&dir.cache()).open().unwrap();
+    let back: Vec<u64> = (0..500).filter(|key| cache.get(key).is_some()).collect();
+    assert_eq!(back, [3]);
+}
+
+#[test]
+fn a_closed_cache() {
+    let dir = TempDir::new();
+    let cache = roomy(&dir.cache()).open().unwrap();
+    let handle = cache.clone();
+    cache.insert(1, value(1, 1, 100)).unwrap();
+    let lease = cache.lease(&2).unwrap();
+    cache.close().unwrap();
+    assert!(handle.get(&1).is_none() && handle.peek(&1).is_none() && !handle.contains_key(&1));
+    assert!(matches!(handle.insert(1, value(1, 2, 100)), Err(Error::Closed)));
+    assert!(matches!(handle.remove(&1), Err(Error::Closed)));
+    assert!(matches!(handle.clear(), Err(Error::Closed)));
+    assert!(matches!(handle.flush(), Err(Error::Closed)));
+    assert!(!matches!(lease.fill(value(2, 1, 100)), Ok(true)), "filled a closed cache");
+    assert_eq!(version(3, &handle.get_or_insert_with(&3, || value(3, 1, 100))), 1, "a load goes on");
+    assert!(handle.close().is_ok(), "closing twice is closing once");
+    // The directory is free although handles are left.
+    let again = roomy(&dir.cache()).open().unwrap();
+    assert_eq!(again.get(&1).map(|found| version(1, &found)), Some(1));
+    assert!(again.get(&2).is_none() && again.get(&3).is_none());
+}
+
+#[test]
+fn a_drop_closes() {
+    let dir = TempDir::new();
+    drop({
+        let cache = roomy(&dir.cache()).open().unwrap();
+        cache.insert(1, value(1, 1, 100)).unwrap();
+        cache
+    });
+    let cache = roomy(&dir.cache()).open().unwrap();
+    assert!(cache.contains_key(&1));
+    assert_eq!(cache.stats().recovery.start, embercache::Start::Clean);
+}
+
+#[test]
+fn the_budget_holds() {
+    for budget in [MIB, 3 * MIB] {
+        stays_within(&TestCache::in_memory().ram(budget).open().unwrap(), budget);
+    }
+    let dir = TempDir::new();
+    stays_within(&TestCache::builder(dir.cache()).ram(4 * MIB).disk(64 * MIB).open().unwrap(), 4 * MIB);
+}
+
+/// Inserts several times what fits, from four threads. While they run, what they have displaced may
+/// wait for a reader that the scheduler has put aside; afterwards, a quarter of a stripe's share may.
+fn stays_within(cache: &TestCache, budget: u64) {
+    thread::scope(|scope| {
+        for thread in 0..4 {
+            scope.spawn(move || {
+                for key in (thread..20_000).step_by(4) {
+                    cache.insert(key, value(key, 1, 100 + key as usize % 3_000)).unwrap();
+                    let used = cache.ram_bytes();
+                    assert!(used <= budget + 16 * MIB, "{used} bytes of {budget} in use");
+                }
+            });
+        }
+    });
+    let used = || cache.ram_bytes();
+    wait_until("the budget is kept at rest", Duration::from_secs(10), || used() <= budget + budget / 4);
+    assert!(used() > budget / 4, "a cache that keeps nothing keeps its budget as well");
+    cache.check();
+}
+
+#[test]
+fn a_budget_in_entries() {
+    let cache = TestCache::in_memory().ram_entries(100).open().unwrap();
+    (0..10_000).for_each(|key| cache.insert(key, value(key, 1, 50)).unwrap());
+    cache.check();
+    let (len, hits) = (cache.len(), (0..10_000).filter(|key| cache.get(key).is_some()).count() as u64);
+    assert!((50..=100).contains(&len), "{len} entries of 100");
+    assert!(hits <= len && hits >= 50, "{hits} hits of {len} entries");
+}
+
+#[test]
+fn a_weigher_of_ones_own() {
+    let weigh = |_: &u64, value: &Vec<u8>| value.len() as u64 * 1_000;
+    let cache = TestCache::in_memory().ram(MIB).stripes(1).weigher(weigh).open().unwrap();
+    (0..1_000).for_each(|key| cache.insert(key, value(key, 1, 100)).unwrap());
+    assert!(cache.len() <= 10, "{} entries of 100,000 bytes each fit into 1 MiB", cache.len());
+    assert!(cache.len() >= 5, "only {} entries of 100,000 bytes fit into 1 MiB", cache.len());
+    cache.check();
+}
+
+/// No directory, no files, no threads that write: all of the rest works.
+#[test]
+fn in_ram_alone() {
+    let cache = TestCache::in_memory().ram(4 * MIB).open().unwrap();
+    cache.insert(1, value(1, 1, 100)).unwrap();
+    cache.insert(1, value(1, 2, 100)).unwrap();
+    assert_eq!(cache.get(&1).map(|found| version(1, &found)), Some(2));
+    assert!(cache.remove(&1).unwrap() && !cache.remove(&1).unwrap());
+    assert_eq!(cache.get(&1), None);
+    cache.flush().unwrap();
+    assert_eq!((cache.disk_bytes(), cache.stats().disk_entries, cache.stats().journal_records), (0, 0, 0));
+    cache.check();
+    cache.close().unwrap();
+}
