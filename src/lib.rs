@@ -83,11 +83,12 @@ pub use options::{Durability, OnMismatch, ReadMode};
 pub use shard::admission::Admission;
 pub use stats::{Recovery, Start, Stats};
 
-/// Not for users: a disk that fails on demand.
+/// Not for users: a disk that fails on demand, one in memory, and the decoders over any bytes.
 #[cfg(feature = "testing")]
 #[doc(hidden)]
 pub mod testing {
-    pub use crate::io::{Io, IoFile, Map, OpenMode, fault::FaultDisk};
+    pub use crate::io::{Io, IoFile, Map, OpenMode, fault::FaultDisk, memory::MemoryDisk};
+    pub use crate::log::parse::{parse_journal, parse_segment, parse_snapshot, parse_state};
 }
 
 /// README's example is a test.

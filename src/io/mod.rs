@@ -7,6 +7,8 @@ use std::{fmt, io, path::Path, sync::Arc, time::Duration};
 pub(crate) mod fault;
 pub(crate) mod fs;
 pub(crate) mod map;
+#[cfg(any(test, feature = "testing"))]
+pub mod memory;
 
 pub(crate) use fs::Disk;
 pub use map::Map;

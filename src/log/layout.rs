@@ -58,5 +58,6 @@ pub(crate) fn u64_at(bytes: &[u8], at: usize) -> u64 {
 }
 
 pub(crate) fn is_zero(bytes: &[u8]) -> bool {
-    bytes.iter().all(|&byte| byte == 0)
+    // Or-ed in stretches, which becomes wide instructions: a journal file ends in a million zeros.
+    bytes.chunks(256).all(|stretch| stretch.iter().fold(0, |all, byte| all | byte) == 0)
 }

@@ -22,6 +22,8 @@ mod invalidations;
 mod journal;
 mod layout;
 mod open;
+#[cfg(feature = "testing")]
+pub(crate) mod parse;
 mod record;
 mod recover;
 mod scan;

@@ -1,0 +1,27 @@
+//! A segment file that nobody wrote: whatever recovery and reads make of it, they do not panic, find
+//! nothing outside of it, find the same twice, and allocate no more than it justifies.
+
+#![no_main]
+
+use embercache::testing;
+use embercache_fuzz::{
+    allocation::{self, Watched},
+    seal::{self, Mend},
+};
+use libfuzzer_sys::fuzz_target;
+
+#[global_allocator]
+static ALLOCATOR: Watched = Watched;
+
+/// A damaged segment is noted in the journal, whose file, which here is memory, has this length.
+const JOURNAL_BYTES: usize = 1 << 20;
+
+fuzz_target!(|input: &[u8]| {
+    let Some((&mend, file)) = input.split_first() else { return };
+    let mut file = file.to_vec();
+    seal::segment(&mut file, Mend(mend));
+    let (_, largest) = allocation::largest(|| testing::parse_segment(&file));
+    // An entry of 24 bytes is larger in memory, and a vector that grows holds up to two times that.
+    let justified = (4 * file.len() + 4096).max(JOURNAL_BYTES);
+    assert!(largest <= justified, "{largest} bytes at once for a file of {}", file.len());
+});

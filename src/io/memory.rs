@@ -1,0 +1,248 @@
+//! A disk in memory, for fuzzing: fast, without a trace, with a clock that tests move, and with a
+//! copy at any moment, which is what a kill at that moment would leave.
+
+use std::{
+    collections::BTreeMap,
+    io::{self, ErrorKind},
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+
+use super::{Io, IoFile, Map, OpenMode};
+
+/// Files in memory. A clone is another handle to the same files.
+#[derive(Clone, Debug, Default)]
+pub struct MemoryDisk {
+    files: Arc<Mutex<Files>>,
+}
+
+/// The files by name, and the clock. Every change of a file's bytes happens under its lock, so
+/// that a copy is of one moment.
+#[derive(Debug, Default)]
+struct Files {
+    names: BTreeMap<PathBuf, Arc<MemoryFile>>,
+    next_inode: u64,
+    time: Duration,
+}
+
+#[derive(Debug)]
+struct MemoryFile {
+    inode: u64,
+    bytes: Mutex<Vec<u8>>,
+    /// Relaxed: only the swap itself matters.
+    is_locked: AtomicBool,
+}
+
+impl MemoryDisk {
+    /// No files; the clock stands still.
+    pub fn new() -> MemoryDisk {
+        MemoryDisk::default()
+    }
+
+    /// Another disk with what is on this one now, as the kernel has it after a SIGKILL: every
+    /// write that returned is there, and nobody holds a lock.
+    pub fn after_kill(&self) -> MemoryDisk {
+        let files = self.files.lock();
+        let copy = |(path, file): (&PathBuf, &Arc<MemoryFile>)| {
+            let bytes = Mutex::new(file.bytes.lock().clone());
+            let copy = MemoryFile { inode: file.inode, bytes, is_locked: AtomicBool::new(false) };
+            (path.clone(), Arc::new(copy))
+        };
+        let names = files.names.iter().map(copy).collect();
+        let (next_inode, time) = (files.next_inode, files.time);
+        MemoryDisk { files: Arc::new(Mutex::new(Files { names, next_inode, time })) }
+    }
+
+    /// Moves the clock on; it stands still otherwise.
+    pub fn advance_clock(&self, by: Duration) {
+        self.files.lock().time += by;
+    }
+
+    /// Puts a file there, as another program would.
+    pub fn put(&self, path: impl Into<PathBuf>, bytes: Vec<u8>) {
+        self.files.lock().create(path.into(), bytes);
+    }
+
+    /// Every file's name and bytes.
+    pub fn contents(&self) -> Vec<(PathBuf, Vec<u8>)> {
+        let files = self.files.lock();
+        files.names.iter().map(|(path, file)| (path.clone(), file.bytes.lock().clone())).collect()
+    }
+}
+
+impl Files {
+    fn create(&mut self, path: PathBuf, bytes: Vec<u8>) -> Arc<MemoryFile> {
+        self.next_inode += 1;
+        let is_locked = AtomicBool::new(false);
+        let file = Arc::new(MemoryFile { inode: self.next_inode, bytes: Mutex::new(bytes), is_locked });
+        self.names.insert(path, Arc::clone(&file));
+        file
+    }
+}
+
+impl Io for MemoryDisk {
+    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn IoFile>> {
+        let mut files = self.files.lock();
+        let file = match (files.names.get(path), mode) {
+            (Some(_), OpenMode::CreateNew) => return Err(ErrorKind::AlreadyExists.into()),
+            (None, OpenMode::CreateNew) => files.create(path.to_owned(), Vec::new()),
+            (Some(file), _) => Arc::clone(file),
+            (None, _) => return Err(ErrorKind::NotFound.into()),
+        };
+        drop(files);
+        Ok(Arc::new(Handle { disk: self.clone(), file, holds_lock: AtomicBool::new(false) }))
+    }
+
+    fn create_dir(&self, _: &Path) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
+        let files = self.files.lock();
+        let inside = files.names.keys().filter_map(|path| path.strip_prefix(dir).ok());
+        Ok(inside.map(|name| name.to_string_lossy().into_owned()).collect())
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let mut files = self.files.lock();
+        let file = files.names.remove(from).ok_or(ErrorKind::NotFound)?;
+        files.names.insert(to.to_owned(), file);
+        Ok(())
+    }
+
+    fn unlink(&self, path: &Path) -> io::Result<()> {
+        self.files.lock().names.remove(path).map(drop).ok_or_else(|| ErrorKind::NotFound.into())
+    }
+
+    fn sync_dir(&self, _: &Path) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn boot_id(&self) -> Option<[u8; 16]> {
+        Some(*b"a boot in memory")
+    }
+
+    fn boot_time(&self) -> Duration {
+        self.files.lock().time
+    }
+
+    /// A million seconds ahead of the time since boot, so that no expiry is 0.
+    fn wall_time(&self) -> Duration {
+        self.boot_time() + Duration::from_secs(1_000_000)
+    }
+}
+
+/// An open file, and the lock that it may hold on it.
+#[derive(Debug)]
+struct Handle {
+    disk: MemoryDisk,
+    file: Arc<MemoryFile>,
+    /// Relaxed: written by the one who took the lock.
+    holds_lock: AtomicBool,
+}
+
+impl Handle {
+    fn change(&self, change: impl FnOnce(&mut Vec<u8>)) {
+        let _moment = self.disk.files.lock();
+        change(&mut self.file.bytes.lock());
+    }
+}
+
+impl IoFile for Handle {
+    fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        let start = usize::try_from(offset).map_err(io::Error::other)?;
+        self.change(|content| {
+            let end = start + bytes.len();
+            if content.len() < end {
+                content.resize(end, 0);
+            }
+            content[start..end].copy_from_slice(bytes);
+        });
+        Ok(())
+    }
+
+    fn read_exact_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<()> {
+        let content = self.file.bytes.lock();
+        let found = usize::try_from(offset).ok().and_then(|at| content.get(at..)?.get(..bytes.len()));
+        bytes.copy_from_slice(found.ok_or(ErrorKind::UnexpectedEof)?);
+        Ok(())
+    }
+
+    fn allocate(&self, len: u64) -> io::Result<()> {
+        let len = usize::try_from(len).map_err(io::Error::other)?;
+        self.change(|content| content.resize(content.len().max(len), 0));
+        Ok(())
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        let len = usize::try_from(len).map_err(io::Error::other)?;
+        self.change(|content| content.resize(len, 0));
+        Ok(())
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.file.bytes.lock().len() as u64)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// There is no file to map; the log then reads through the handle.
+    fn map(&self, _: usize) -> io::Result<Map> {
+        Err(ErrorKind::Unsupported.into())
+    }
+
+    fn try_lock(&self) -> io::Result<bool> {
+        let taken = !self.file.is_locked.swap(true, Relaxed);
+        if taken {
+            self.holds_lock.store(true, Relaxed);
+        }
+        Ok(taken)
+    }
+
+    fn identity(&self) -> io::Result<(u64, u64)> {
+        Ok((0, self.file.inode))
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        if self.holds_lock.load(Relaxed) {
+            self.file.is_locked.store(false, Relaxed);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kill_leaves_what_was_written_and_no_lock() {
+        let disk = MemoryDisk::new();
+        let path = Path::new("dir/file");
+        let file = disk.open(path, OpenMode::CreateNew).unwrap();
+        file.write_all_at(b"before", 2).unwrap();
+        assert!(file.try_lock().unwrap());
+        assert!(!disk.open(path, OpenMode::Write).unwrap().try_lock().unwrap());
+
+        let killed = disk.after_kill();
+        file.write_all_at(b"after", 0).unwrap();
+        let found = killed.open(path, OpenMode::Write).unwrap();
+        let mut bytes = [0; 8];
+        found.read_exact_at(&mut bytes, 0).unwrap();
+        assert_eq!(&bytes, b"\0\0before");
+        assert!(found.read_exact_at(&mut bytes, 1).is_err());
+        assert_eq!(found.identity().unwrap(), file.identity().unwrap());
+        assert!(found.try_lock().unwrap());
+        drop(file);
+        assert!(disk.open(path, OpenMode::Write).unwrap().try_lock().unwrap());
+    }
+}
