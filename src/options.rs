@@ -3,7 +3,21 @@
 /// What survives when the process or the machine stops without a clean close.
 ///
 /// Whatever the mode, a value that was overwritten, removed, cleared or had expired never comes
-/// back. The mode only says how much of the rest does.
+/// back. The mode only says how much of the rest does. After a clean close everything is there in
+/// every mode, also after a reboot; only a change from `Clean` to another mode starts cold.
+///
+/// # Examples
+///
+/// ```
+/// # fn main() -> Result<(), embercache::Error> {
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let dir = dir.path().join("cache");
+/// # use embercache::{Cache, Durability, Error};
+/// let open = |durability| Cache::<u64, String>::builder(&dir).durability(durability).open();
+/// assert!(open(Durability::ProcessCrash).is_ok());
+/// assert!(matches!(open(Durability::PowerLoss), Err(Error::Unsupported { .. })));
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Durability {
@@ -12,14 +26,30 @@ pub enum Durability {
     Clean,
     /// The cache also survives the death of the process (a crash, SIGKILL, the OOM killer) as long
     /// as the machine did not reboot. An invalidation of an entry that has a copy on disk costs one
-    /// small write to the page cache.
+    /// write of 32 bytes to the page cache.
     #[default]
     ProcessCrash,
-    /// The cache also survives the loss of power. Not supported yet.
+    /// The cache also survives the loss of power. Not supported yet: `open` returns
+    /// [`Error::Unsupported`](crate::Error::Unsupported).
     PowerLoss,
 }
 
-/// How values are read from disk.
+/// How values are read from disk. In either mode they are copied first, and the copy is verified.
+///
+/// # Examples
+///
+/// ```
+/// # fn main() -> Result<(), embercache::Error> {
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let dir = dir.path().join("cache");
+/// # use embercache::{Cache, ReadMode};
+/// let cache: Cache<u64, String> = Cache::builder(&dir).read_mode(ReadMode::Strict).open()?;
+/// cache.insert(1, "one".into())?;
+/// drop(cache);
+/// let cache: Cache<u64, String> = Cache::builder(&dir).read_mode(ReadMode::Map).open()?;
+/// assert_eq!(cache.get(&1).as_deref(), Some("one"));
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ReadMode {
@@ -33,6 +63,21 @@ pub enum ReadMode {
 }
 
 /// What to do with a directory written with other codecs or another schema version.
+///
+/// # Examples
+///
+/// ```
+/// # fn main() -> Result<(), embercache::Error> {
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let dir = dir.path().join("cache");
+/// # use embercache::{Cache, OnMismatch, Start};
+/// drop(Cache::<u64, String>::builder(&dir).schema_version(1).open()?);
+/// let later = || Cache::<u64, String>::builder(&dir).schema_version(2);
+/// assert!(later().on_mismatch(OnMismatch::Refuse).open().is_err());
+/// let cold = later().on_mismatch(OnMismatch::ColdStart).open()?;
+/// assert_eq!(cold.stats().recovery.start, Start::Mismatch);
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum OnMismatch {

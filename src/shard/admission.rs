@@ -10,7 +10,23 @@ use crate::hash::KeyHash;
 ///
 /// Most keys of most workloads are asked for once. To write them all wears the disk and pushes out
 /// entries that would be asked for again; so by default an entry has to show that it is worth a
-/// write.
+/// write. `flush`, `close` and write-behind do not ask: they copy what is in RAM.
+///
+/// # Examples
+///
+/// ```
+/// # fn main() -> Result<(), embercache::Error> {
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let dir = dir.path().join("cache");
+/// # use embercache::{Admission, Cache, MIB};
+/// let cache: Cache<u64, Vec<u8>> =
+///     Cache::builder(dir).ram(MIB).disk(4 * MIB).admission(Admission::Frugal).open()?;
+/// for key in 0..10_000 {
+///     cache.insert(key, vec![0; 1_000])?; // the log fills up; nobody asks for any of it
+/// }
+/// assert!(cache.stats().refused > 1_000);
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Admission {
