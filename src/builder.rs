@@ -1,115 +1,14 @@
 //! The builder: every option with its unit, its default and its limits, checked once at `open`.
 
-use std::{fmt, marker::PhantomData, path::PathBuf, sync::Arc, time::Duration};
+use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
 use crate::{
     cache::Cache,
     codec::{Key, Value},
     error::Error,
     io::{Disk, Io},
-    options::{Durability, OnMismatch, ReadMode},
-    shard::admission::Admission,
+    options::{Admission, Budget, Durability, OnMismatch, Options, Overload, ReadMode, WriteBehind},
 };
-
-/// 1,024 bytes.
-///
-/// # Examples
-///
-/// ```
-/// assert_eq!(64 * embercache::KIB, 65_536);
-/// ```
-pub const KIB: u64 = 1 << 10;
-/// 1,048,576 bytes.
-///
-/// # Examples
-///
-/// ```
-/// assert_eq!(embercache::MIB, 1_024 * embercache::KIB);
-/// ```
-pub const MIB: u64 = 1 << 20;
-/// 1,073,741,824 bytes.
-///
-/// # Examples
-///
-/// ```
-/// assert_eq!(embercache::GIB, 1_024 * embercache::MIB);
-/// ```
-pub const GIB: u64 = 1 << 30;
-
-/// What an insert does when entries leave RAM faster than the disk takes them: when more than an
-/// eighth of the RAM budget, at most 16 MiB, waits to be written.
-///
-/// # Examples
-///
-/// ```
-/// # fn main() -> Result<(), embercache::Error> {
-/// # let dir = tempfile::tempdir().unwrap();
-/// # let dir = dir.path().join("cache");
-/// # use embercache::{Cache, MIB, Overload};
-/// let cache: Cache<u64, Vec<u8>> =
-///     Cache::builder(dir).ram(2 * MIB).disk(64 * MIB).overload(Overload::Wait).open()?;
-/// for key in 0..10_000 {
-///     cache.insert(key, vec![0; 1_000])?;
-/// }
-/// assert_eq!(cache.stats().shed, 0);
-/// # Ok(()) }
-/// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Overload {
-    /// It waits until the disk has caught up. Nothing is lost while the disk works; a disk that
-    /// fails does not make it wait.
-    #[default]
-    Wait,
-    /// It does not wait: what would have to be waited for is forgotten and counted.
-    Shed,
-}
-
-/// When an entry that stays in RAM is copied to the log, so that a crash does not lose it. The
-/// hottest entries never leave RAM: without it, a crash would lose just these.
-///
-/// The background thread copies; no insert waits for it, only [`flush`](Cache::flush) does.
-///
-/// # Examples
-///
-/// ```
-/// use embercache::WriteBehind;
-/// use std::time::Duration;
-///
-/// assert_eq!(WriteBehind::default(), WriteBehind::After(Duration::from_secs(5)));
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum WriteBehind {
-    /// Once it has been hit and has had no copy for about this long: half of it at the earliest, all of
-    /// it at the latest if the disk keeps up. At least 10 ms. A key that is overwritten again and
-    /// again costs at most one copy in the interval.
-    After(Duration),
-    /// Only when it leaves RAM, at `flush` and at `close`.
-    Never,
-    /// Every entry, from its insert on. What was inserted in the last moments before a crash, and
-    /// not flushed, may still be lost.
-    Through,
-}
-
-impl Default for WriteBehind {
-    /// After five seconds.
-    fn default() -> Self {
-        WriteBehind::After(Duration::from_secs(5))
-    }
-}
-
-/// How large the RAM tier may grow.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Budget {
-    Bytes(u64),
-    Entries(u64),
-}
-
-/// The bytes a key and a value cost, as the user counts them.
-pub(crate) type Weigher<K, V> = Arc<dyn Fn(&K, &V) -> u64 + Send + Sync>;
-/// Whether an entry may be written to disk at all.
-pub(crate) type DiskFilter<K, V> = Arc<dyn Fn(&K, &V) -> bool + Send + Sync>;
 
 /// Opens a [`Cache`]. Made by [`Cache::builder`] or [`Cache::in_memory`].
 ///
@@ -134,52 +33,13 @@ pub(crate) type DiskFilter<K, V> = Arc<dyn Fn(&K, &V) -> bool + Send + Sync>;
 /// # Ok(()) }
 /// ```
 pub struct Builder<K, V> {
-    pub(crate) dir: Option<PathBuf>,
-    pub(crate) budget: Budget,
-    pub(crate) disk_bytes: u64,
-    pub(crate) segment_bytes: Option<u64>,
-    pub(crate) stripes: Option<u64>,
-    pub(crate) index_percent: u64,
-    pub(crate) time_to_live: Option<Duration>,
-    pub(crate) time_to_idle: Option<Duration>,
-    pub(crate) close_deadline: Duration,
-    pub(crate) overload: Overload,
-    pub(crate) write_behind: WriteBehind,
-    pub(crate) admission: Admission,
-    pub(crate) durability: Durability,
-    pub(crate) read_mode: ReadMode,
-    pub(crate) on_mismatch: OnMismatch,
-    pub(crate) schema_version: u32,
-    pub(crate) io: Arc<dyn Io>,
-    pub(crate) weigher: Option<Weigher<K, V>>,
-    pub(crate) disk_filter: Option<DiskFilter<K, V>>,
-    pub(crate) types: PhantomData<fn() -> (K, V)>,
+    options: Options<K, V>,
+    io: Arc<dyn Io>,
 }
 
 impl<K: Key, V: Value> Builder<K, V> {
     pub(crate) fn new(dir: Option<PathBuf>) -> Builder<K, V> {
-        Builder {
-            dir,
-            budget: Budget::Bytes(64 * MIB),
-            disk_bytes: GIB,
-            segment_bytes: None,
-            stripes: None,
-            index_percent: 50,
-            time_to_live: None,
-            time_to_idle: None,
-            close_deadline: Duration::from_secs(30),
-            overload: Overload::default(),
-            write_behind: WriteBehind::default(),
-            admission: Admission::default(),
-            durability: Durability::default(),
-            read_mode: ReadMode::default(),
-            on_mismatch: OnMismatch::default(),
-            schema_version: 0,
-            io: Arc::new(Disk),
-            weigher: None,
-            disk_filter: None,
-            types: PhantomData,
-        }
+        Builder { options: Options::new(dir), io: Arc::new(Disk) }
     }
 
     /// The RAM tier's budget in bytes: values, keys, metadata, the index of the disk tier and write
@@ -203,7 +63,7 @@ impl<K: Key, V: Value> Builder<K, V> {
     /// ```
     #[must_use]
     pub fn ram(mut self, bytes: u64) -> Self {
-        self.budget = Budget::Bytes(bytes);
+        self.options.budget = Budget::Bytes(bytes);
         self
     }
 
@@ -224,7 +84,7 @@ impl<K: Key, V: Value> Builder<K, V> {
     /// ```
     #[must_use]
     pub fn ram_entries(mut self, entries: u64) -> Self {
-        self.budget = Budget::Entries(entries);
+        self.options.budget = Budget::Entries(entries);
         self
     }
 
@@ -250,7 +110,7 @@ impl<K: Key, V: Value> Builder<K, V> {
     /// ```
     #[must_use]
     pub fn disk(mut self, bytes: u64) -> Self {
-        self.disk_bytes = bytes;
+        self.options.disk_bytes = bytes;
         self
     }
 
@@ -277,7 +137,7 @@ impl<K: Key, V: Value> Builder<K, V> {
     /// ```
     #[must_use]
     pub fn segment_size(mut self, bytes: u64) -> Self {
-        self.segment_bytes = Some(bytes);
+        self.options.segment_bytes = Some(bytes);
         self
     }
 
@@ -296,7 +156,7 @@ impl<K: Key, V: Value> Builder<K, V> {
     /// ```
     #[must_use]
     pub fn stripes(mut self, stripes: u64) -> Self {
-        self.stripes = Some(stripes);
+        self.options.stripes = Some(stripes);
         self
     }
 
@@ -320,7 +180,7 @@ impl<K: Key, V: Value> Builder<K, V> {
     /// ```
     #[must_use]
     pub fn index_share(mut self, percent: u64) -> Self {
-        self.index_percent = percent;
+        self.options.index_percent = percent;
         self
     }
 
@@ -346,7 +206,7 @@ impl<K: Key, V: Value> Builder<K, V> {
     /// ```
     #[must_use]
     pub fn time_to_live(mut self, ttl: Duration) -> Self {
-        self.time_to_live = Some(ttl);
+        self.options.time_to_live = Some(ttl);
         self
     }
 
@@ -370,7 +230,7 @@ impl<K: Key, V: Value> Builder<K, V> {
     /// ```
     #[must_use]
     pub fn time_to_idle(mut self, tti: Duration) -> Self {
-        self.time_to_idle = Some(tti);
+        self.options.time_to_idle = Some(tti);
         self
     }
 
@@ -391,7 +251,7 @@ impl<K: Key, V: Value> Builder<K, V> {
     /// ```
     #[must_use]
     pub fn overload(mut self, overload: Overload) -> Self {
-        self.overload = overload;
+        self.options.overload = overload;
         self
     }
 
@@ -414,7 +274,7 @@ impl<K: Key, V: Value> Builder<K, V> {
     /// ```
     #[must_use]
     pub fn write_behind(mut self, write_behind: WriteBehind) -> Self {
-        self.write_behind = write_behind;
+        self.options.write_behind = write_behind;
         self
     }
 
@@ -437,7 +297,7 @@ impl<K: Key, V: Value> Builder<K, V> {
     /// ```
     #[must_use]
     pub fn close_deadline(mut self, deadline: Duration) -> Self {
-        self.close_deadline = deadline;
+        self.options.close_deadline = deadline;
         self
     }
 
@@ -460,7 +320,7 @@ impl<K: Key, V: Value> Builder<K, V> {
     /// ```
     #[must_use]
     pub fn admission(mut self, admission: Admission) -> Self {
-        self.admission = admission;
+        self.options.admission = admission;
         self
     }
 
@@ -483,7 +343,7 @@ impl<K: Key, V: Value> Builder<K, V> {
     /// ```
     #[must_use]
     pub fn durability(mut self, durability: Durability) -> Self {
-        self.durability = durability;
+        self.options.durability = durability;
         self
     }
 
@@ -505,7 +365,7 @@ impl<K: Key, V: Value> Builder<K, V> {
     /// ```
     #[must_use]
     pub fn read_mode(mut self, read_mode: ReadMode) -> Self {
-        self.read_mode = read_mode;
+        self.options.read_mode = read_mode;
         self
     }
 
@@ -526,7 +386,7 @@ impl<K: Key, V: Value> Builder<K, V> {
     /// ```
     #[must_use]
     pub fn on_mismatch(mut self, on_mismatch: OnMismatch) -> Self {
-        self.on_mismatch = on_mismatch;
+        self.options.on_mismatch = on_mismatch;
         self
     }
 
@@ -556,7 +416,7 @@ impl<K: Key, V: Value> Builder<K, V> {
     /// ```
     #[must_use]
     pub fn schema_version(mut self, version: u32) -> Self {
-        self.schema_version = version;
+        self.options.schema_version = version;
         self
     }
 
@@ -577,7 +437,7 @@ impl<K: Key, V: Value> Builder<K, V> {
     /// ```
     #[must_use]
     pub fn weigher(mut self, weigh: impl Fn(&K, &V) -> u64 + Send + Sync + 'static) -> Self {
-        self.weigher = Some(Arc::new(weigh));
+        self.options.weigher = Some(Arc::new(weigh));
         self
     }
 
@@ -603,7 +463,7 @@ impl<K: Key, V: Value> Builder<K, V> {
     /// ```
     #[must_use]
     pub fn disk_filter(mut self, may_spill: impl Fn(&K, &V) -> bool + Send + Sync + 'static) -> Self {
-        self.disk_filter = Some(Arc::new(may_spill));
+        self.options.disk_filter = Some(Arc::new(may_spill));
         self
     }
 
@@ -639,15 +499,15 @@ impl<K: Key, V: Value> Builder<K, V> {
     /// # Ok(()) }
     /// ```
     pub fn open(self) -> Result<Cache<K, V>, Error> {
-        Cache::open(self)
+        Cache::open(self.io, self.options)
     }
 }
 
 impl<K, V> fmt::Debug for Builder<K, V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Builder")
-            .field("dir", &self.dir)
-            .field("budget", &self.budget)
+            .field("dir", &self.options.dir)
+            .field("budget", &self.options.budget)
             .finish_non_exhaustive()
     }
 }

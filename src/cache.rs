@@ -11,7 +11,9 @@ use crate::{
     engine::Engine,
     error::Error,
     hash::KeyHash,
+    io::Io,
     lease::{Lead, Lease},
+    options::Options,
     shard::{
         Found,
         entry::{Entry, Meta},
@@ -90,8 +92,8 @@ impl<K: Key, V: Value> Cache<K, V> {
         Builder::new(None)
     }
 
-    pub(crate) fn open(builder: Builder<K, V>) -> Result<Cache<K, V>, Error> {
-        let engine = Engine::open(builder)?;
+    pub(crate) fn open(io: Arc<dyn Io>, options: Options<K, V>) -> Result<Cache<K, V>, Error> {
+        let engine = Engine::open(io, options)?;
         Ok(Cache { tiers: engine.tiers(), engine: Arc::new(engine) })
     }
 

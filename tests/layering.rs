@@ -13,11 +13,7 @@ const LAYERS: &[Layer] = &[
     Layer { name: "time", modules: &["time"], may_name: &["io"] },
     Layer { name: "shard", modules: &["shard"], may_name: &["time"] },
     Layer { name: "log", modules: &["log"], may_name: &["time", "io"] },
-    Layer {
-        name: "engine room",
-        modules: ROOM,
-        may_name: &["shard", "log", "time", "io", "builder", "limits"],
-    },
+    Layer { name: "engine room", modules: ROOM, may_name: &["shard", "log", "time", "io"] },
     Layer {
         name: "face",
         modules: FACE,
@@ -28,10 +24,10 @@ const LAYERS: &[Layer] = &[
 
 /// What all may name, and what names nothing but its kind.
 const LEAVES: &[&str] = &["hash", "location", "error", "codec", "sync", "bell", "budget", "hits", "options"];
-/// What joins the two tiers, and counts for both.
-const ROOM: &[&str] = &["maintenance", "engine", "tiers", "stats"];
-/// What the user sees, and what checks what he asks for.
-const FACE: &[&str] = &["lib", "cache", "builder", "lease", "limits"];
+/// What joins the two tiers, counts for both, and works out what they may take.
+const ROOM: &[&str] = &["maintenance", "engine", "tiers", "stats", "limits"];
+/// What the user sees.
+const FACE: &[&str] = &["lib", "cache", "builder", "lease"];
 
 /// The only files that may contain `unsafe`: the map and the lock-free hot table.
 const UNSAFE: &[&str] = &["io/map.rs", "shard/hot.rs", "shard/slab.rs"];

@@ -186,7 +186,7 @@ impl IoFile for Handle {
         Ok(())
     }
 
-    fn len(&self) -> io::Result<u64> {
+    fn file_len(&self) -> io::Result<u64> {
         Ok(self.file.bytes.lock().len() as u64)
     }
 
@@ -205,6 +205,13 @@ impl IoFile for Handle {
             self.holds_lock.store(true, Relaxed);
         }
         Ok(taken)
+    }
+
+    fn unlock(&self) -> io::Result<()> {
+        if self.holds_lock.swap(false, Relaxed) {
+            self.file.is_locked.store(false, Relaxed);
+        }
+        Ok(())
     }
 
     fn identity(&self) -> io::Result<(u64, u64)> {

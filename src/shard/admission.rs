@@ -4,43 +4,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use super::entry::{Flags, Meta};
 use super::ghost::Ghost;
-use crate::hash::KeyHash;
-
-/// Which of the entries that RAM evicts are written to the log.
-///
-/// Most keys of most workloads are asked for once. To write them all wears the disk and pushes out
-/// entries that would be asked for again; so by default an entry has to show that it is worth a
-/// write. `flush`, `close` and write-behind do not ask: they copy what is in RAM.
-///
-/// # Examples
-///
-/// ```
-/// # fn main() -> Result<(), embercache::Error> {
-/// # let dir = tempfile::tempdir().unwrap();
-/// # let dir = dir.path().join("cache");
-/// # use embercache::{Admission, Cache, MIB};
-/// let cache: Cache<u64, Vec<u8>> =
-///     Cache::builder(dir).ram(MIB).disk(4 * MIB).admission(Admission::Frugal).open()?;
-/// for key in 0..10_000 {
-///     cache.insert(key, vec![0; 1_000])?; // the log fills up; nobody asks for any of it
-/// }
-/// assert!(cache.stats().refused > 1_000);
-/// # Ok(()) }
-/// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Admission {
-    /// Write an entry that was hit in RAM, that came from the log, or that was refused not long
-    /// ago and is back; and one in ten of the rest, so that a workload that nobody foresaw gets
-    /// its chance. Until the log has been filled once, everything is written.
-    #[default]
-    Duet,
-    /// Write everything: for a log so large that it forgets nothing of worth, or for data that is
-    /// very dear to load.
-    All,
-    /// As [`Duet`](Admission::Duet), without the one in ten: the fewest writes, for disks that wear.
-    Frugal,
-}
+use crate::{hash::KeyHash, options::Admission};
 
 /// The chance of an entry that nothing speaks for, of `u32::MAX`.
 const COIN: u32 = u32::MAX / 10;
