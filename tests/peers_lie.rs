@@ -205,7 +205,7 @@ fn clean_reopen_after_eight_threads() {
     }
 }
 
-/// 7. Reclaim writes read entries again; one of them is then overwritten. The reinserted record is
+/// 7. Reclaim writes read entries again; some are then overwritten. The reinserted record is
 /// younger than the first, older than the overwrite.
 #[test]
 fn reopen_after_reinsertion() {
