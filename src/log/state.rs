@@ -134,7 +134,9 @@ pub(crate) struct StateFile {
 }
 
 impl StateFile {
-    /// The newest whole slot, if there is one.
+    /// The newer slot, if both are whole and were written one after the other, as any run leaves
+    /// them that has acknowledged something. The older one alone is not to be believed: it may be of
+    /// before a journal file that the newer one names.
     pub(crate) fn load(directory: &Directory) -> Result<Option<State>, Error> {
         let path = directory.state();
         let file = match directory.io.open(&path, OpenMode::Read) {
@@ -142,21 +144,22 @@ impl StateFile {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(failed("opening", &path, error)),
         };
-        let mut newest: Option<State> = None;
-        for slot in 0..2 {
+        let mut slots = [None; 2];
+        for (slot, at) in slots.iter_mut().zip([0, SLOT_BYTES as u64]) {
             let mut bytes = [0; SLOT_BYTES];
             // A slot that cannot be read is a damaged slot.
-            if file.read_exact_at(&mut bytes, slot * SLOT_BYTES as u64).is_err() {
+            if file.read_exact_at(&mut bytes, at).is_err() {
                 continue;
             }
-            let state = State::decode(&bytes).map_err(|found| Error::NewerFormat {
+            *slot = State::decode(&bytes).map_err(|found| Error::NewerFormat {
                 dir: directory.path.clone(),
                 found,
                 supported: STATE_VERSION,
             })?;
-            newest = newer(newest, state);
         }
-        Ok(newest)
+        let [Some(a), Some(b)] = slots else { return Ok(None) };
+        let newest = if b.generation > a.generation { b } else { a };
+        Ok((a.generation.abs_diff(b.generation) == 1).then_some(newest))
     }
 
     /// Makes `state` the directory's, in both slots and durably: no older slot, and so no older
@@ -200,13 +203,6 @@ impl StateFile {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(_) => self.write(State { cold: true, clean: false, ..self.state }),
         }
-    }
-}
-
-fn newer(a: Option<State>, b: Option<State>) -> Option<State> {
-    match (a, b) {
-        (Some(a), Some(b)) => Some(if b.generation > a.generation { b } else { a }),
-        (a, b) => a.or(b),
     }
 }
 
