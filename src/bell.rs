@@ -63,20 +63,22 @@ impl Bell {
 
     /// Asks for something and waits for the answer.
     pub(crate) fn call(&self, request: Request) -> Result<(), Error> {
-        let (answer, answered) = mpsc::sync_channel(1);
-        self.post(Call { request, answer })?;
-        wait_for(&answered)
+        let answered = self.post(request)?;
+        // The sender is dropped unanswered where the thread has ended.
+        answered.recv().unwrap_or(Err(Error::Closed))
     }
 
-    fn post(&self, call: Call) -> Result<(), Error> {
+    /// Asks for something; the answer will be in the receiver.
+    pub(crate) fn post(&self, request: Request) -> Result<Receiver<Result<(), Error>>, Error> {
+        let (answer, answered) = mpsc::sync_channel(1);
         let mut state = self.state.lock();
         if state.ended {
             return Err(Error::Closed);
         }
-        state.calls.push_back(call);
+        state.calls.push_back(Call { request, answer });
         drop(state);
         self.rung.notify_one();
-        Ok(())
+        Ok(answered)
     }
 
     /// Waits while `is_full`, which the maintenance thread changes.
@@ -119,9 +121,4 @@ impl Bell {
         drop(unanswered);
         self.room.notify_all();
     }
-}
-
-fn wait_for(answered: &Receiver<Result<(), Error>>) -> Result<(), Error> {
-    // The sender is dropped unanswered where the thread has ended.
-    answered.recv().unwrap_or(Err(Error::Closed))
 }

@@ -187,7 +187,7 @@ impl<K: Key, V: Value> Builder<K, V> {
     /// How long an entry lives after its insert, unless `insert_with_ttl` says otherwise. Without
     /// it, for ever.
     ///
-    /// An entry may expire up to 16 ms early, once it is on disk up to a second; it is never seen late,
+    /// An entry may expire up to 20 ms early, once it is on disk up to a second; it is never seen late,
     /// nor after a restart, whatever is done to the wall clock. A time that ends
     /// later than two years after the cache was opened ends then.
     ///

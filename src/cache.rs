@@ -13,9 +13,10 @@ use crate::{
     hash::KeyHash,
     io::Io,
     lease::{Lead, Lease},
+    location::Location,
     options::Options,
     shard::{
-        Found,
+        Found, Loan,
         entry::{Entry, Meta},
         loads::{LoadId, Turn},
     },
@@ -327,14 +328,27 @@ impl<K: Key, V: Value> Cache<K, V> {
     }
 
     /// A disk hit comes back into RAM, unless what it would push out has no way out.
-    fn promote(&self, hash: KeyHash, location: crate::location::Location, copy: Copy<K, V>, guard: &Guard) {
-        let entry = self.tiers.entry_of_copy(hash, copy);
+    fn promote(&self, hash: KeyHash, location: Location, copy: Copy<K, V>, guard: &Guard) {
+        let outlasts = self.tiers.expiry.is_outlasted_by(copy.expiry_s);
+        let mut entry = self.tiers.entry_of_copy(hash, copy);
         let mut shard = self.tiers.shard(hash, guard);
         shard.counts().disk_hits += 1;
         shard.mark_read(hash);
-        let Some(entry) = entry.filter(|_| !self.tiers.budget.is_overloaded()) else { return };
-        let loan = shard.promote(location, entry);
+        let mut loan = Loan::None;
+        if !self.tiers.budget.is_overloaded() && shard.may_promote(hash, location) {
+            // A copy that outlasts the entry would be a hit again when the entry has expired.
+            let is_kept = !outlasts;
+            let is_ready = is_kept || self.tiers.invalidate(&shard, hash).is_ok();
+            if is_ready && let Some(entry) = entry.take() {
+                if !is_kept {
+                    shard.forget_copies(hash);
+                }
+                loan = shard.promote(entry);
+            }
+        }
         drop(shard);
+        // An entry that stays behind is dropped here, outside the lock.
+        drop(entry);
         self.tiers.honour(loan);
         self.tiers.collect(hash, guard);
         self.tiers.ring_for_batch();
@@ -371,7 +385,7 @@ impl<K: Key, V: Value> Cache<K, V> {
     }
 
     /// As [`insert`](Cache::insert), for `ttl` in place of the default time to live: after that it is a miss.
-    /// Deadlines are kept in units of 16 ms, rounded down; on disk in seconds.
+    /// Deadlines are kept in units of 20 ms, rounded down; on disk in seconds.
     ///
     /// # Errors
     ///
@@ -477,7 +491,9 @@ impl<K: Key, V: Value> Cache<K, V> {
         let hash = self.check_key(&key)?;
         let weight = self.tiers.weight(&key, &value);
         if weight > self.tiers.budget.weight_max() {
-            self.remove(&key)?;
+            if load.is_none() {
+                self.remove(&key)?;
+            }
             let limit = self.tiers.budget.weight_max();
             return Err(Error::TooLarge { what: "entry", found: weight, limit });
         }

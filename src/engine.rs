@@ -77,9 +77,13 @@ impl<K: Key, V: Value> Engine<K, V> {
             return Ok(());
         }
         let Some(thread) = thread.take() else { return Ok(()) };
+        if thread.thread().id() == thread::current().id() {
+            // The last handle lay in a value that this thread has just dropped. It closes the cache
+            // when it is done with what it is doing; nobody waits for it.
+            return self.tiers.bell.post(Request::Close).map(drop);
+        }
         let closed = self.tiers.bell.call(Request::Close);
-        // A value that holds the last handle may be dropped by the maintenance thread itself.
-        if thread.thread().id() != thread::current().id() && thread.join().is_err() {
+        if thread.join().is_err() {
             tracing::error!("the maintenance thread panicked");
         }
         closed

@@ -58,7 +58,7 @@ pub(crate) struct Copy<K, V> {
     pub(crate) value: V,
     /// Ready to be promoted, but for a key whose bytes make none.
     pub(crate) key: Option<K>,
-    expiry_s: u32,
+    pub(crate) expiry_s: u32,
     idle: bool,
 }
 

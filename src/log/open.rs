@@ -286,7 +286,7 @@ impl Opening {
             epoch,
             hash_seed,
             seq: AtomicU64::new(next_seq.0),
-            table: RwLock::new(Table::new(recovered.segments, next_segment)),
+            table: RwLock::new(Table::new(recovered.segments, recovered.lingering, next_segment)),
             journal: Mutex::new(journal),
             state: Mutex::new(begun),
             latch: AtomicU8::new(FINE),
@@ -323,12 +323,14 @@ impl Opening {
                 Ok(Found::Nothing) => {
                     if self.io.unlink(&self.directory.segment(id)).is_err() {
                         recovered.events.push(Event::SegmentDead(id));
+                        recovered.lingering.push(id);
                     }
                 }
                 Ok(Found::Damaged) | Err(_) => {
                     recovered.quarantined += 1;
                     if self.directory.quarantine(id).is_err() {
                         recovered.events.push(Event::SegmentDead(id));
+                        recovered.lingering.push(id);
                     }
                 }
             }
@@ -408,6 +410,8 @@ enum Found {
 #[derive(Default)]
 struct Recovered {
     segments: VecDeque<Arc<Segment>>,
+    /// Dead, and still there.
+    lingering: Vec<SegmentId>,
     max_seq: Option<Seq>,
     quarantined: u64,
     /// What the journal must say of files that could not be moved out of the way or cut.

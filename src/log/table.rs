@@ -25,9 +25,11 @@ pub(crate) struct Table {
 
 impl Table {
     /// Takes recovered segments, oldest first.
-    pub(crate) fn new(segments: VecDeque<Arc<Segment>>, next_id: u32) -> Table {
+    /// `lingering` are dead, but could not be unlinked: what says so must stay in the journal.
+    pub(crate) fn new(segments: VecDeque<Arc<Segment>>, lingering: Vec<SegmentId>, next_id: u32) -> Table {
         debug_assert!(segments.iter().is_sorted_by(|a, b| a.id() < b.id()));
-        Table { segments, next_id, ..Table::default() }
+        let lingering = lingering.into_iter().map(|id| (id, Seq(0))).collect();
+        Table { segments, lingering, next_id, ..Table::default() }
     }
 
     pub(crate) fn len(&self) -> usize {

@@ -21,7 +21,10 @@ use crate::{
     error::Error,
     log::{Appender, Log},
     options::WriteBehind,
-    shard::{DiskState, entry::SlotId},
+    shard::{
+        DiskState,
+        entry::{Meta, SlotId},
+    },
     tiers::Tiers,
 };
 
@@ -32,7 +35,9 @@ const PAUSE: Duration = Duration::from_millis(50);
 const SWEEPS: u32 = 4;
 /// Entries that a sweep looks at under one lock.
 const SWEEP_STEPS: usize = 128;
-/// How often expired entries are swept out where write-behind does not sweep anyway.
+/// Write-behind's longest pause between two sweeps.
+const COPY_SWEEP_MAX: Duration = Duration::from_secs(24 * 3600);
+/// How often expired entries are swept out, if write-behind does not sweep more often.
 const EXPIRY_SWEEP: Duration = Duration::from_secs(1);
 
 /// The maintenance thread's own state. Nothing here is shared.
@@ -51,6 +56,7 @@ pub(crate) struct Maintenance<K, V> {
     /// The user has been told that the index is full before the disk.
     has_warned: bool,
     next_sweep: Instant,
+    next_copies: Instant,
     close_deadline: Duration,
 }
 
@@ -67,6 +73,7 @@ impl<K: Key, V: Value> Maintenance<K, V> {
             has_wrapped: false,
             has_warned: false,
             next_sweep: Instant::now(),
+            next_copies: Instant::now(),
             close_deadline,
         }
     }
@@ -91,6 +98,8 @@ impl<K: Key, V: Value> Maintenance<K, V> {
             self.sweep_if_due();
             self.spill();
             self.reclaim_if_due();
+            // Others make room as well, by removing what was leaving.
+            self.tiers.bell.made_room();
         }
     }
 
@@ -121,8 +130,7 @@ impl<K: Key, V: Value> Maintenance<K, V> {
                 if is_late || !self.health.is_good() {
                     break;
                 }
-                let guard = &epoch::pin();
-                next = self.tiers.shard_at(stripe, guard).sweep(from, SWEEP_STEPS, |_| true);
+                next = self.sweep_step(stripe, from, |_| true);
                 self.spill_stripe(stripe);
             }
             self.spill_stripe(stripe);
@@ -153,8 +161,9 @@ impl<K: Key, V: Value> Maintenance<K, V> {
         let sealed = self.appender.seal();
         let saved = self.save_index();
         self.tiers.for_each_shard(|shard| shard.close());
-        let closed = saved.and_then(|()| self.log().close());
-        flushed.and(sealed).and(closed)
+        // Whatever failed: the directory is let go of.
+        let closed = self.log().close();
+        flushed.and(sealed).and(saved).and(closed)
     }
 
     fn save_index(&self) -> Result<(), Error> {
@@ -177,25 +186,36 @@ impl<K: Key, V: Value> Maintenance<K, V> {
         if Instant::now() < self.next_sweep {
             return;
         }
-        let copies = match self.tiers.write_behind {
-            WriteBehind::After(interval) => {
-                self.next_sweep = Instant::now() + interval / SWEEPS;
-                self.health.is_good()
-            }
-            WriteBehind::Never | WriteBehind::Through => {
-                self.next_sweep = Instant::now() + EXPIRY_SWEEP;
-                false
-            }
-        };
+        let copies = self.are_copies_due();
+        let pause = self.next_copies.saturating_duration_since(Instant::now());
+        self.next_sweep = Instant::now() + pause.min(EXPIRY_SWEEP);
         for stripe in 0..self.tiers.stripes.len() {
             let mut next = Some(SlotId(0));
             while let Some(from) = next {
-                let guard = &epoch::pin();
-                let due = |meta: &_| copies && spill::is_due(meta);
-                next = self.tiers.shard_at(stripe, guard).sweep(from, SWEEP_STEPS, due);
+                next = self.sweep_step(stripe, from, |meta| copies && spill::is_due(meta));
             }
             self.spill_stripe(stripe);
         }
+    }
+
+    /// Sweeps a few entries of a stripe; where to go on.
+    fn sweep_step(&self, stripe: usize, from: SlotId, due: impl FnMut(&Meta) -> bool) -> Option<SlotId> {
+        let guard = &epoch::pin();
+        self.tiers.shard_at(stripe, guard).sweep(from, SWEEP_STEPS, due)
+    }
+
+    /// Whether this sweep is one of write-behind's.
+    fn are_copies_due(&mut self) -> bool {
+        let now = Instant::now();
+        let WriteBehind::After(interval) = self.tiers.write_behind else {
+            self.next_copies = now + EXPIRY_SWEEP;
+            return false;
+        };
+        if now < self.next_copies {
+            return false;
+        }
+        self.next_copies = now + (interval / SWEEPS).min(COPY_SWEEP_MAX);
+        self.health.is_good()
     }
 
     fn log(&self) -> &Log {

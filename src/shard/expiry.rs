@@ -11,8 +11,11 @@ use std::{
 use super::entry::Meta;
 use crate::time::Clock;
 
-/// Milliseconds in a tick. 2^32 ticks are two years and two months.
-const TICK_MS: u64 = 16;
+/// Milliseconds in a tick. 2^32 ticks are two years and eight months.
+const TICK_MS: u64 = 20;
+/// Deadlines on disk are seconds: each must be a tick, so that a copy expires with the entry that
+/// was promoted from it, and not a moment later.
+const _: () = assert!(1000 % TICK_MS == 0);
 /// The longest time to live: the last tick before the counter's end, were the cache open as long.
 const TICKS_MAX: u64 = u32::MAX as u64;
 
@@ -39,8 +42,8 @@ impl Expiry {
         time_to_idle: Option<Duration>,
     ) -> Expiry {
         let time_to_idle = time_to_idle.map_or(0, |idle| ticks(idle.as_millis()).max(1));
-        // A tick earlier, so that no entry's deadline is tick 0.
-        let opened_ms = clock.now_ms().saturating_sub(TICK_MS);
+        // A whole second, so that those on disk are ticks; the one before, so that no deadline is tick 0.
+        let opened_ms = (clock.now_ms() / 1000).saturating_sub(1) * 1000;
         Expiry { clock, opened_ms, time_to_live, time_to_idle, has_deadlines: AtomicBool::new(false) }
     }
 
@@ -121,6 +124,17 @@ impl Expiry {
         }
         let left_ms = (u64::from(expiry_s) * 1000).saturating_sub(self.opened_ms);
         ticks(u128::from(left_ms)).max(1)
+    }
+
+    /// Whether a copy on disk may outlast the entry that is promoted from it now: it was written
+    /// without a time to idle, or with a longer one than today's. Then it must not be left behind.
+    pub(crate) fn is_outlasted_by(&self, expiry_s: u32) -> bool {
+        if self.time_to_idle == 0 {
+            return false;
+        }
+        let idle_end = u64::from(self.now()) + u64::from(self.time_to_idle);
+        let idle_end_ms = self.opened_ms + idle_end * TICK_MS;
+        expiry_s == 0 || u64::from(expiry_s) * 1000 > idle_end_ms
     }
 
     /// Whether a copy on disk is past its deadline.

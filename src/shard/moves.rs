@@ -52,17 +52,20 @@ impl<'g, K: Eq + Held, V: Held> Shard<'g, K, V> {
         loan
     }
 
-    /// Brings an entry that was read from `location` back into RAM, unless the key has moved since.
-    pub(crate) fn promote(&mut self, location: Location, entry: Entry<K, V>) -> Loan {
-        let hash = entry.meta.hash;
-        let moved = !self.is_at(hash, location) || self.is_resident(hash);
-        if moved || self.state.closed {
-            return Loan::None;
-        }
+    /// Whether what was read from `location` may come back into RAM: not if the key has moved since.
+    pub(crate) fn may_promote(&self, hash: KeyHash, location: Location) -> bool {
+        self.is_at(hash, location) && !self.is_resident(hash) && !self.state.closed
+    }
+
+    /// Brings an entry back into RAM, which [`may_promote`](Shard::may_promote) was asked about. It keeps
+    /// its copy on disk, unless the caller has forgotten that.
+    pub(crate) fn promote(&mut self, entry: Entry<K, V>) -> Loan {
         let loan = self.borrow_for(&entry.meta);
-        entry.meta.set(Flags::ON_DISK);
         entry.meta.set(Flags::FROM_DISK);
-        self.state.on_disk += 1;
+        if self.location(entry.meta.hash).is_some() {
+            entry.meta.set(Flags::ON_DISK);
+            self.state.on_disk += 1;
+        }
         self.add(entry);
         self.settle();
         loan
