@@ -29,6 +29,7 @@ struct Files {
     names: BTreeMap<PathBuf, Arc<MemoryFile>>,
     next_inode: u64,
     time: Duration,
+    keeps_segments: bool,
 }
 
 #[derive(Debug)]
@@ -55,13 +56,18 @@ impl MemoryDisk {
             (path.clone(), Arc::new(copy))
         };
         let names = files.names.iter().map(copy).collect();
-        let (next_inode, time) = (files.next_inode, files.time);
-        MemoryDisk { files: Arc::new(Mutex::new(Files { names, next_inode, time })) }
+        let (next_inode, time, keeps_segments) = (files.next_inode, files.time, files.keeps_segments);
+        MemoryDisk { files: Arc::new(Mutex::new(Files { names, next_inode, time, keeps_segments })) }
     }
 
     /// Moves the clock on; it stands still otherwise.
     pub fn advance_clock(&self, by: Duration) {
         self.files.lock().time += by;
+    }
+
+    /// Whether to refuse to unlink segments.
+    pub fn keep_segments(&self, keep: bool) {
+        self.files.lock().keeps_segments = keep;
     }
 
     /// Puts a file there, as another program would.
@@ -117,7 +123,13 @@ impl Io for MemoryDisk {
     }
 
     fn unlink(&self, path: &Path) -> io::Result<()> {
-        self.files.lock().names.remove(path).map(drop).ok_or_else(|| ErrorKind::NotFound.into())
+        let mut files = self.files.lock();
+        let is_segment = path.extension().is_some_and(|extension| extension == "log")
+            && path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("seg-"));
+        if is_segment && files.keeps_segments {
+            return Err(ErrorKind::PermissionDenied.into());
+        }
+        files.names.remove(path).map(drop).ok_or_else(|| ErrorKind::NotFound.into())
     }
 
     fn sync_dir(&self, _: &Path) -> io::Result<()> {

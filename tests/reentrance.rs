@@ -1,0 +1,203 @@
+//! What users' code may do where the cache calls it, and what must end all the same.
+
+use std::{
+    io::ErrorKind,
+    sync::{
+        Arc, Mutex, OnceLock,
+        atomic::{AtomicBool, Ordering::SeqCst},
+        mpsc,
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use embercache::{Cache, Codec, CodecError, CodecId, MIB, WriteBehind, testing::FaultDisk};
+
+/// Runs `body`; panics if it does not end.
+fn ends(body: impl FnOnce() + Send + 'static) {
+    let (done, is_done) = mpsc::channel();
+    let body = thread::spawn(move || {
+        body();
+        done.send(()).unwrap();
+    });
+    if is_done.recv_timeout(Duration::from_secs(30)).is_err() {
+        assert!(body.is_finished(), "it hangs");
+        body.join().unwrap();
+    }
+}
+
+/// A value that runs an errand when it is dropped.
+#[derive(Clone)]
+struct Errand {
+    run: Arc<dyn Fn() + Send + Sync>,
+    _held: Option<Cache<u64, Errand>>,
+}
+
+/// The errand of every value that is read from disk.
+static AFTER_DECODE: OnceLock<Arc<dyn Fn() + Send + Sync>> = OnceLock::new();
+
+impl Errand {
+    fn none(held: Option<Cache<u64, Errand>>) -> Errand {
+        Errand { run: Arc::new(|| {}), _held: held }
+    }
+}
+
+impl Drop for Errand {
+    fn drop(&mut self) {
+        (self.run)();
+    }
+}
+
+impl Codec for Errand {
+    const ID: CodecId = CodecId(0x5_0000);
+
+    fn encode(&self, out: &mut Vec<u8>) -> Result<(), CodecError> {
+        out.push(0);
+        Ok(())
+    }
+
+    fn decode(_: Vec<u8>) -> Result<Self, CodecError> {
+        Ok(Errand { run: AFTER_DECODE.get().expect("set before").clone(), _held: None })
+    }
+
+    fn heap_bytes(&self) -> usize {
+        0
+    }
+}
+
+/// A promotion that comes too late drops what it has read, and that asks the cache something.
+#[test]
+fn a_value_may_ask_the_cache_when_it_is_dropped() {
+    ends(|| {
+        let dir = tempfile::tempdir().unwrap();
+        let open = || -> Cache<u64, Errand> {
+            Cache::builder(dir.path().join("cache")).ram(MIB).disk(MIB).open().unwrap()
+        };
+        let cache = open();
+        cache.insert(1, Errand::none(None)).unwrap();
+        cache.close().unwrap();
+        let cache = open();
+        let asked: Arc<Mutex<Option<Cache<u64, Errand>>>> = Arc::new(Mutex::new(Some(cache.clone())));
+        let ask = Arc::clone(&asked);
+        AFTER_DECODE
+            .set(Arc::new(move || {
+                let cache = ask.lock().unwrap().clone();
+                cache.map(|cache| cache.len());
+            }))
+            .unwrap_or_default();
+        assert!(cache.get_with(&1, |_| cache.remove(&1).unwrap()).unwrap());
+        *asked.lock().unwrap() = None;
+    });
+}
+
+/// The last handle lies in a value that expires: the maintenance thread drops it, and closes.
+#[test]
+fn the_last_handle_may_lie_in_the_cache() {
+    ends(|| {
+        let dir = tempfile::tempdir().unwrap();
+        let open = || {
+            Cache::<u64, Errand>::builder(dir.path().join("cache"))
+                .ram(MIB)
+                .disk(MIB)
+                .disk_filter(|_, _| false)
+                .write_behind(WriteBehind::After(Duration::from_millis(40)))
+                .open()
+        };
+        let cache = open().unwrap();
+        for key in 0..64 {
+            let value = Errand::none(Some(cache.clone()));
+            cache.insert_with_ttl(key, value, Duration::from_millis(200)).unwrap();
+        }
+        drop(cache);
+        let started = Instant::now();
+        while open().is_err() {
+            assert!(started.elapsed() < Duration::from_secs(20), "the directory stays locked");
+            thread::sleep(Duration::from_millis(50));
+        }
+    });
+}
+
+/// What an insert waits for is removed by another thread, and not written.
+#[test]
+fn who_waits_for_room_is_told_when_others_made_it() {
+    ends(|| {
+        let dir = tempfile::tempdir().unwrap();
+        let (entered, has_entered) = mpsc::channel();
+        let (open_gate, gate) = mpsc::channel::<()>();
+        let (entered, gate) = (Mutex::new(entered), Mutex::new(gate));
+        let cache: Cache<u64, Vec<u8>> = Cache::builder(dir.path().join("cache"))
+            .ram(MIB)
+            .disk(16 * MIB)
+            .write_behind(WriteBehind::Never)
+            .disk_filter(move |_, _| {
+                let _ = entered.lock().unwrap().send(());
+                let _ = gate.lock().unwrap().recv();
+                true
+            })
+            .open()
+            .unwrap();
+        let stop = Arc::new(AtomicBool::new(false));
+        let writer = thread::spawn({
+            let (cache, stop) = (cache.clone(), Arc::clone(&stop));
+            move || {
+                let insert = |key| cache.insert(key, vec![0; 10_000]).is_ok() && !stop.load(SeqCst);
+                (0..2_000).take_while(|&key| insert(key)).count()
+            }
+        });
+        has_entered.recv().unwrap();
+        thread::sleep(Duration::from_millis(500));
+        assert!(!writer.is_finished(), "it never had to wait");
+        stop.store(true, SeqCst);
+        (0..2_000).for_each(|key| drop(cache.remove(&key).unwrap()));
+        drop(open_gate);
+        writer.join().unwrap();
+    });
+}
+
+#[test]
+fn pauses_and_deadlines_may_be_for_ever() {
+    ends(|| {
+        let dir = tempfile::tempdir().unwrap();
+        let open = || -> Cache<u64, u64> {
+            Cache::builder(dir.path().join("cache"))
+                .ram(MIB)
+                .disk(MIB)
+                .close_deadline(Duration::MAX)
+                .write_behind(WriteBehind::After(Duration::MAX))
+                .open()
+                .unwrap()
+        };
+        let cache = open();
+        cache.insert(1, 1).unwrap();
+        cache.close().unwrap();
+        assert_eq!(open().get(&1), Some(1));
+    });
+}
+
+#[test]
+fn a_close_that_fails_lets_go_of_the_directory() {
+    ends(|| {
+        let dir = tempfile::tempdir().unwrap();
+        let disk = Arc::new(FaultDisk::new());
+        let open = || {
+            let cache = Cache::<u64, u64>::builder(dir.path().join("cache")).ram(MIB).disk(MIB);
+            cache.io(Arc::clone(&disk) as _).open()
+        };
+        let cache = open().unwrap();
+        cache.insert(1, 1).unwrap();
+        disk.fail_writes(Some(ErrorKind::StorageFull));
+        cache.close().unwrap_err();
+        disk.fail_writes(None);
+        open().unwrap();
+    });
+}
+
+/// A dead lease stores nothing; nor does it take away what came after it.
+#[test]
+fn a_dead_lease_harms_nobody() {
+    let cache: Cache<u64, Vec<u8>> = Cache::in_memory().ram(MIB).open().unwrap();
+    let lease = cache.lease(&1).unwrap();
+    cache.insert(1, vec![2]).unwrap();
+    assert!(lease.fill(vec![1; 2 << 20]).is_err(), "it is too large");
+    assert_eq!(cache.get(&1), Some(vec![2]));
+}

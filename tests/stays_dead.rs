@@ -1,0 +1,118 @@
+//! Rare ways for an old value to come back, each once found by reading the code. The disk is in
+//! memory, so that the process can be "killed" at a chosen moment.
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use embercache::{Builder, Cache, KIB, MIB, Start, WriteBehind, testing::MemoryDisk};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn builder(disk: &MemoryDisk) -> Builder<u64, String> {
+    Cache::builder("cache")
+        .ram(MIB)
+        .disk(MIB)
+        .segment_size(64 * KIB)
+        .write_behind(WriteBehind::Never)
+        .io(Arc::new(disk.clone()))
+}
+
+/// A cache with `v1` under key 1, on disk alone, from a run with the given options.
+fn with_v1_on_disk(disk: &MemoryDisk, ttl: Option<Duration>) {
+    let cache = builder(disk).open().unwrap();
+    match ttl {
+        Some(ttl) => cache.insert_with_ttl(1, "v1".into(), ttl).unwrap(),
+        None => cache.insert(1, "v1".into()).unwrap(),
+    }
+    cache.close().unwrap();
+}
+
+/// Opens what a SIGKILL at this moment would leave.
+fn killed(disk: &MemoryDisk) -> (MemoryDisk, Cache<u64, String>) {
+    let left = disk.after_kill();
+    let cache = builder(&left).open().unwrap();
+    assert_eq!(cache.stats().recovery.start, Start::Recovered, "a cold start would prove nothing");
+    (left, cache)
+}
+
+/// A copy written without a time to idle would outlast the entry that is promoted from it, and the
+/// index would forget it without the journal when that expires.
+#[test]
+fn a_copy_from_before_the_time_to_idle_was_set() {
+    let disk = MemoryDisk::new();
+    with_v1_on_disk(&disk, None);
+    let cache = builder(&disk).time_to_idle(5 * SECOND).open().unwrap();
+    assert_eq!(cache.get(&1).as_deref(), Some("v1"));
+    disk.advance_clock(6 * SECOND);
+    assert_eq!(cache.get(&1), None, "it has idled too long");
+    assert_eq!(cache.get(&1), None, "it came back from disk");
+    assert_eq!(killed(&disk).1.get(&1), None, "it came back after a SIGKILL");
+    cache.insert(1, "v2".into()).unwrap();
+    assert_eq!(killed(&disk).1.get(&1), None, "the overwritten value came back");
+}
+
+/// A promoted entry and its copy expire in the same moment, or an overwrite in between finds
+/// nothing on disk and is not journaled.
+#[test]
+fn an_overwrite_when_a_promoted_entry_has_just_expired() {
+    for early_ms in 0..30 {
+        let disk = MemoryDisk::new();
+        disk.advance_clock(Duration::from_millis(early_ms * 37));
+        with_v1_on_disk(&disk, Some(3 * SECOND));
+        let cache = builder(&disk).open().unwrap();
+        assert_eq!(cache.get(&1).as_deref(), Some("v1"));
+        while cache.get(&1).is_some() {
+            disk.advance_clock(Duration::from_millis(1));
+        }
+        cache.insert(1, "v2".into()).unwrap();
+        assert_eq!(killed(&disk).1.get(&1), None, "{early_ms} ms");
+    }
+}
+
+/// A bit of STATE's newest slot rots, and the older one is of before the first journal file.
+#[test]
+fn an_older_slot_of_state() {
+    let disk = MemoryDisk::new();
+    let cache = builder(&disk).open().unwrap();
+    cache.insert(1, "v1".into()).unwrap();
+    cache.flush().unwrap();
+    cache.insert(1, "v2".into()).unwrap();
+    for slot in 0..2 {
+        let left = disk.after_kill();
+        let path = Path::new("cache/STATE");
+        let contents = left.contents();
+        let (_, mut state) = contents.into_iter().find(|(name, _)| name == path).unwrap();
+        state[slot * 512 + 100] ^= 1;
+        left.put(path, state);
+        let cache = builder(&left).open().unwrap();
+        assert_ne!(cache.get(&1).as_deref(), Some("v1"), "slot {slot}");
+    }
+}
+
+/// Only the journal says that a segment is dead which cannot be unlinked; so the journal must not
+/// go before it, in whichever run.
+#[test]
+fn a_dead_segment_that_cannot_be_unlinked() {
+    let disk = MemoryDisk::new();
+    let filler = "x".repeat(900);
+    let cache = builder(&disk).open().unwrap();
+    cache.insert(1, format!("v1{filler}")).unwrap();
+    cache.insert(2, "the journal has its file from the start".into()).unwrap();
+    cache.flush().unwrap();
+    cache.remove(&2).unwrap();
+    disk.keep_segments(true);
+    (1_000..4_000).for_each(|key| cache.insert(key, filler.clone()).unwrap());
+    cache.flush().unwrap();
+    cache.remove(&1).unwrap();
+
+    let (disk, cache) = killed(&disk);
+    assert_eq!(cache.get(&1), None);
+    disk.keep_segments(false);
+    // The journal moves on by several files, and all segments are new.
+    for round in 0..40 {
+        (0..1_000).for_each(|key| cache.insert(10_000 + key, round.to_string()).unwrap());
+        cache.flush().unwrap();
+    }
+    (1_000..4_000).for_each(|key| cache.insert(key, filler.clone()).unwrap());
+    cache.flush().unwrap();
+    assert_eq!(killed(&disk).1.get(&1), None, "it was removed");
+}
