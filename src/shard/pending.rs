@@ -5,6 +5,9 @@ use std::collections::{HashMap, VecDeque};
 use super::entry::SlotId;
 use crate::{hash::KeyHash, location::Location};
 
+/// So many cancelled copies are not worth a look through the queue.
+const CANCELLED_MIN: usize = 64;
+
 /// A copy on its way to disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Pending {
@@ -26,8 +29,8 @@ pub(crate) struct Ticket(u64);
 /// # Invariants
 ///
 /// 1. A hash is in `copies` exactly if a resident entry of that hash is marked `PENDING`.
-/// 2. A copy that is not in flight has its hash and ticket in `queue`; what else is there was
-///    cancelled and is skipped.
+/// 2. A copy that is not in flight, nor being encoded, has its hash and ticket in `queue`; what
+///    else is there was cancelled and is skipped. Half of the queue at least is wanted, but for a rest.
 #[derive(Debug, Default)]
 pub(crate) struct PendingCopies {
     copies: HashMap<KeyHash, Pending>,
@@ -43,6 +46,11 @@ impl PendingCopies {
         let displaced = self.copies.insert(hash, Pending { slot, ticket, in_flight: None });
         assert!(displaced.is_none(), "two copies pending for one hash");
         self.queue.push_back((hash, ticket));
+        if self.queue.len() > 2 * self.copies.len() + CANCELLED_MIN {
+            // Nobody takes them out while the disk keeps its thread waiting.
+            let copies = &self.copies;
+            self.queue.retain(|(hash, ticket)| copies.get(hash).is_some_and(|copy| copy.ticket == *ticket));
+        }
     }
 
     pub(crate) fn get(&self, hash: KeyHash) -> Option<Pending> {
@@ -80,5 +88,23 @@ impl PendingCopies {
     #[cfg(any(test, feature = "testing"))]
     pub(crate) fn len(&self) -> usize {
         self.copies.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cancelled_copies_do_not_pile_up() {
+        let mut copies = PendingCopies::default();
+        copies.push(KeyHash(0), SlotId(0));
+        for _ in 0..10_000 {
+            copies.push(KeyHash(1), SlotId(1));
+            copies.take(KeyHash(1));
+        }
+        assert!(copies.queue.len() <= CANCELLED_MIN + 4, "{}", copies.queue.len());
+        assert_eq!(copies.pop_queued().map(|(hash, _)| hash), Some(KeyHash(0)));
+        assert_eq!(copies.pop_queued(), None);
     }
 }
