@@ -2,7 +2,11 @@
 
 use std::{
     collections::VecDeque,
-    sync::mpsc::{self, Receiver, SyncSender},
+    sync::{
+        OnceLock,
+        mpsc::{self, Receiver, SyncSender},
+    },
+    thread::{self, ThreadId},
     time::Duration,
 };
 
@@ -41,6 +45,7 @@ pub(crate) struct Bell {
     /// Whether a ring is worth taking the lock. Relaxed: a ring that sees it too late is
     /// made up for by the sleeper's timeout.
     asleep: AtomicBool,
+    attendant: OnceLock<ThreadId>,
 }
 
 #[derive(Debug, Default)]
@@ -61,8 +66,25 @@ impl Bell {
         }
     }
 
+    /// The calling thread is the one that sleeps by this bell.
+    pub(crate) fn attend(&self) {
+        // Only a thread that is just starting calls this, once a bell.
+        let _ = self.attendant.set(thread::current().id());
+    }
+
+    /// Whether the caller is run by the maintenance thread, a codec or a drop, say: to wait for that
+    /// thread would be to wait for itself.
+    pub(crate) fn is_attendant(&self) -> bool {
+        self.attendant.get() == Some(&thread::current().id())
+    }
+
     /// Asks for something and waits for the answer.
     pub(crate) fn call(&self, request: Request) -> Result<(), Error> {
+        if self.is_attendant() {
+            return Err(Error::Unsupported {
+                what: "to flush or clear from code that the cache's thread runs",
+            });
+        }
         let answered = self.post(request)?;
         // The sender is dropped unanswered where the thread has ended.
         answered.recv().unwrap_or(Err(Error::Closed))
@@ -83,6 +105,9 @@ impl Bell {
 
     /// Waits while `is_full`, which the maintenance thread changes.
     pub(crate) fn wait_for_room(&self, is_full: impl Fn() -> bool) {
+        if self.is_attendant() {
+            return;
+        }
         let mut state = self.state.lock();
         state.waiting_for_room += 1;
         while is_full() && !state.ended {

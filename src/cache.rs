@@ -644,13 +644,13 @@ impl<K: Key, V: Value> Cache<K, V> {
         Q: KeyBytes + ToOwned<Owned = K> + ?Sized,
     {
         let hash = self.tiers.hash(key)?;
-        let (mine, kept) = (key.to_owned(), key.to_owned());
+        let (mine, mut kept) = (key.to_owned(), Some(key.to_owned()));
         let guard = &epoch::pin();
         let mut shard = self.tiers.shard(hash, guard);
         if shard.is_closed() {
             return Err(Error::Closed);
         }
-        let id = shard.lease(hash, key, kept);
+        let id = shard.lease(hash, key, &mut kept);
         drop(shard);
         Ok(Lease::new(self.clone(), hash, mine, id))
     }
@@ -661,7 +661,7 @@ impl<K: Key, V: Value> Cache<K, V> {
         Q: KeyBytes + ToOwned<Owned = K> + ?Sized,
     {
         let Ok(hash) = self.tiers.hash(key) else { return Join::Impossible };
-        let owned = key.to_owned();
+        let mut owned = Some(key.to_owned());
         let guard = &epoch::pin();
         let mut shard = self.tiers.shard(hash, guard);
         if shard.is_closed() {
@@ -670,7 +670,7 @@ impl<K: Key, V: Value> Cache<K, V> {
         if let Found::Hot(_) = shard.find(hash, key) {
             return Join::Arrived;
         }
-        Join::Turn(hash, shard.join_load(hash, key, owned))
+        Join::Turn(hash, shard.join_load(hash, key, &mut owned))
     }
 }
 

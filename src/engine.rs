@@ -77,7 +77,7 @@ impl<K: Key, V: Value> Engine<K, V> {
             return Ok(());
         }
         let Some(thread) = thread.take() else { return Ok(()) };
-        if thread.thread().id() == thread::current().id() {
+        if self.tiers.bell.is_attendant() {
             // The last handle lay in a value that this thread has just dropped. It closes the cache
             // when it is done with what it is doing; nobody waits for it.
             return self.tiers.bell.post(Request::Close).map(drop);

@@ -266,6 +266,14 @@ impl<K: Key, V: Value> Tiers<K, V> {
         }
     }
 
+    /// Hands over whatever was displaced: in a stripe that rests, nobody else would.
+    pub(crate) fn collect_all(&self) {
+        if self.stripes.iter().any(|stripe| stripe.hot.limbo_weight() > 0) {
+            self.for_each_shard(|shard| shard.seal_retired());
+            epoch::pin().flush();
+        }
+    }
+
     /// After a loan, the others evict what they have too much now.
     pub(crate) fn honour(&self, loan: Loan) {
         if loan == Loan::Taken {

@@ -148,7 +148,9 @@ fn who_waits_for_room_is_told_when_others_made_it() {
         thread::sleep(Duration::from_millis(500));
         assert!(!writer.is_finished(), "it never had to wait");
         stop.store(true, SeqCst);
-        (0..2_000).for_each(|key| drop(cache.remove(&key).unwrap()));
+        (0..2_000).for_each(|key| {
+            cache.remove(&key).unwrap();
+        });
         drop(open_gate);
         writer.join().unwrap();
     });

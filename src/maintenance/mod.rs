@@ -82,6 +82,7 @@ impl<K: Key, V: Value> Maintenance<K, V> {
     pub(crate) fn run(mut self) {
         let tiers = Arc::clone(&self.tiers);
         let _ending = Ending(&tiers);
+        tiers.bell.attend();
         self.load_stripes();
         loop {
             let pause = PAUSE.min(self.next_sweep.saturating_duration_since(Instant::now()));
@@ -196,6 +197,7 @@ impl<K: Key, V: Value> Maintenance<K, V> {
             }
             self.spill_stripe(stripe);
         }
+        self.tiers.collect_all();
     }
 
     /// Sweeps a few entries of a stripe; where to go on.

@@ -52,6 +52,9 @@ pub(super) fn is_due(meta: &Meta) -> bool {
 impl<K: Key, V: Value> Maintenance<K, V> {
     /// Writes everything that is queued.
     pub(super) fn spill(&mut self) {
+        if !self.health.is_good() {
+            return self.drop_queued();
+        }
         for stripe in 0..self.tiers.stripes.len() {
             self.spill_stripe(stripe);
         }

@@ -85,7 +85,8 @@ impl Expiry {
         }
         let now = self.now();
         if now.saturating_sub(meta.touched.load(Relaxed)) > self.time_to_idle / 16 {
-            meta.touched.store(now, Relaxed);
+            // Never back: a copy on disk may have been given its deadline from a later touch.
+            meta.touched.fetch_max(now, Relaxed);
         }
     }
 
@@ -96,6 +97,10 @@ impl Expiry {
             return false;
         }
         let now = self.now();
+        if now == u32::MAX {
+            // The counter has ended, and with it all knowledge of what is still to come.
+            return true;
+        }
         let idle =
             self.time_to_idle != 0 && now.saturating_sub(meta.touched.load(Relaxed)) >= self.time_to_idle;
         idle || (meta.deadline != 0 && now >= meta.deadline)

@@ -1,6 +1,10 @@
 //! The loads under way: who may still store what it is loading, and who waits for it (R8).
 
-use std::{borrow::Borrow, collections::HashMap, sync::Arc};
+use std::{
+    borrow::Borrow,
+    collections::{HashMap, hash_map::Entry},
+    sync::Arc,
+};
 
 use crate::{
     hash::KeyHash,
@@ -48,8 +52,9 @@ impl<K: Eq, V> Loads<K, V> {
         Loads { under_way: HashMap::new(), last_id: 0 }
     }
 
-    /// Joins the load of `key`, or starts it.
-    pub(crate) fn join<Q: Eq + ?Sized>(&mut self, hash: KeyHash, key: &Q, owned: K) -> Turn<V>
+    /// Joins the load of `key`, or starts it, and takes `owned` then. What is left of that is dropped
+    /// outside the lock.
+    pub(crate) fn join<Q: Eq + ?Sized>(&mut self, hash: KeyHash, key: &Q, owned: &mut Option<K>) -> Turn<V>
     where
         K: Borrow<Q>,
     {
@@ -65,7 +70,12 @@ impl<K: Eq, V> Loads<K, V> {
 
     /// Takes a lease on `key` beside whatever else loads it; `None` if another key with the same
     /// hash is being loaded.
-    pub(crate) fn lease<Q: Eq + ?Sized>(&mut self, hash: KeyHash, key: &Q, owned: K) -> Option<LoadId>
+    pub(crate) fn lease<Q: Eq + ?Sized>(
+        &mut self,
+        hash: KeyHash,
+        key: &Q,
+        owned: &mut Option<K>,
+    ) -> Option<LoadId>
     where
         K: Borrow<Q>,
     {
@@ -74,14 +84,23 @@ impl<K: Eq, V> Loads<K, V> {
         Some(load.id)
     }
 
-    fn load_of<Q: Eq + ?Sized>(&mut self, hash: KeyHash, key: &Q, owned: K) -> Option<&mut Load<K, V>>
+    fn load_of<Q: Eq + ?Sized>(
+        &mut self,
+        hash: KeyHash,
+        key: &Q,
+        owned: &mut Option<K>,
+    ) -> Option<&mut Load<K, V>>
     where
         K: Borrow<Q>,
     {
-        let load = self.under_way.entry(hash).or_insert_with(|| {
-            self.last_id += 1;
-            Load { id: LoadId(self.last_id), key: owned, holders: 0, flight: None }
-        });
+        let load = match self.under_way.entry(hash) {
+            Entry::Occupied(load) => load.into_mut(),
+            Entry::Vacant(place) => {
+                self.last_id += 1;
+                let key = owned.take().expect("the caller brings the key");
+                place.insert(Load { id: LoadId(self.last_id), key, holders: 0, flight: None })
+            }
+        };
         (load.key.borrow() == key).then_some(load)
     }
 
@@ -180,8 +199,8 @@ mod tests {
     #[test]
     fn one_leads_and_the_others_wait() {
         let mut loads = Loads::<u32, u32>::new();
-        let Turn::Lead(id, flight) = loads.join(HASH, &7, 7) else { panic!("nobody led before") };
-        assert!(matches!(loads.join(HASH, &7, 7), Turn::Wait(_)));
+        let Turn::Lead(id, flight) = loads.join(HASH, &7, &mut Some(7)) else { panic!("nobody led before") };
+        assert!(matches!(loads.join(HASH, &7, &mut Some(7)), Turn::Wait(_)));
         flight.land(70);
         assert_eq!(flight.wait(), Some(70));
         assert!(loads.is_alive(HASH, id));
@@ -192,9 +211,9 @@ mod tests {
     #[test]
     fn who_asks_after_an_invalidation_starts_anew() {
         let mut loads = Loads::<u32, u32>::new();
-        let Turn::Lead(old, _) = loads.join(HASH, &7, 7) else { panic!("nobody led before") };
+        let Turn::Lead(old, _) = loads.join(HASH, &7, &mut Some(7)) else { panic!("nobody led before") };
         drop(loads.kill(HASH));
-        let Turn::Lead(new, _) = loads.join(HASH, &7, 7) else { panic!("the dead load leads") };
+        let Turn::Lead(new, _) = loads.join(HASH, &7, &mut Some(7)) else { panic!("the dead load leads") };
         assert!(!loads.is_alive(HASH, old));
         assert!(loads.is_alive(HASH, new));
         drop(loads.release(HASH, old, true));
@@ -204,8 +223,10 @@ mod tests {
     #[test]
     fn a_lease_outlives_the_leader_beside_it() {
         let mut loads = Loads::<u32, u32>::new();
-        let lease = loads.lease(HASH, &7, 7).unwrap();
-        let Turn::Lead(id, flight) = loads.join(HASH, &7, 7) else { panic!("a lease leads nobody") };
+        let lease = loads.lease(HASH, &7, &mut Some(7)).unwrap();
+        let Turn::Lead(id, flight) = loads.join(HASH, &7, &mut Some(7)) else {
+            panic!("a lease leads nobody")
+        };
         flight.abandon();
         assert_eq!(flight.wait(), None);
         drop(loads.release(HASH, id, true));
@@ -215,8 +236,8 @@ mod tests {
     #[test]
     fn a_key_of_the_same_hash_loads_alone() {
         let mut loads = Loads::<u32, u32>::new();
-        let _lease = loads.lease(HASH, &7, 7).unwrap();
-        assert!(matches!(loads.join(HASH, &8, 8), Turn::Alone));
-        assert!(loads.lease(HASH, &8, 8).is_none());
+        let _lease = loads.lease(HASH, &7, &mut Some(7)).unwrap();
+        assert!(matches!(loads.join(HASH, &8, &mut Some(8)), Turn::Alone));
+        assert!(loads.lease(HASH, &8, &mut Some(8)).is_none());
     }
 }

@@ -268,7 +268,12 @@ impl<'g, K: Eq + Held, V: Held> Shard<'g, K, V> {
 
 /// Loads under way: see [`Loads`]. What they return is to be dropped outside the lock.
 impl<'g, K: Eq + Held, V: Held> Shard<'g, K, V> {
-    pub(crate) fn join_load<Q: Eq + ?Sized>(&mut self, hash: KeyHash, key: &Q, owned: K) -> Turn<V>
+    pub(crate) fn join_load<Q: Eq + ?Sized>(
+        &mut self,
+        hash: KeyHash,
+        key: &Q,
+        owned: &mut Option<K>,
+    ) -> Turn<V>
     where
         K: Borrow<Q>,
     {
@@ -277,7 +282,12 @@ impl<'g, K: Eq + Held, V: Held> Shard<'g, K, V> {
         turn
     }
 
-    pub(crate) fn lease<Q: Eq + ?Sized>(&mut self, hash: KeyHash, key: &Q, owned: K) -> Option<LoadId>
+    pub(crate) fn lease<Q: Eq + ?Sized>(
+        &mut self,
+        hash: KeyHash,
+        key: &Q,
+        owned: &mut Option<K>,
+    ) -> Option<LoadId>
     where
         K: Borrow<Q>,
     {
