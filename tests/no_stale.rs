@@ -44,7 +44,7 @@ fn eight_threads_writing_behind() {
 /// Reclaim writes entries again while they are overwritten and removed.
 #[test]
 fn eight_threads_and_reclaim() {
-    let stats = run(MANY_KEYS, 200_000, |dir| tiny(&dir.cache()));
+    let stats = run(MANY_KEYS, 800_000, |dir| tiny(&dir.cache()));
     assert!(stats.iter().any(|stats| stats.reinsertions > 0), "nothing was reinserted");
 }
 
