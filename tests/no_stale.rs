@@ -15,56 +15,68 @@ use common::{
     tiny,
     value::{self, value},
 };
-use embercache::{Builder, WriteBehind};
+use embercache::{Builder, Stats, WriteBehind};
 
-const KEYS: u64 = 64;
+const FEW_KEYS: u64 = 64;
+/// So many that most of the disk is alive when it is reclaimed.
+const MANY_KEYS: u64 = 1_000;
 const THREADS: u64 = 8;
 
 /// The policy as users have it: entries move between the tiers all the time.
 #[test]
 fn eight_threads_and_few_keys() {
-    run("EMBERCACHE_NO_STALE_OPS", 300_000, |dir| tiny(&dir.cache()));
+    run(FEW_KEYS, 300_000, |dir| tiny(&dir.cache()));
 }
 
 /// Every insert is copied to the log at once, so every overwrite invalidates a copy on disk.
 #[test]
 fn eight_threads_writing_through() {
-    run("EMBERCACHE_NO_STALE_OPS", 100_000, |dir| tiny(&dir.cache()).write_behind(WriteBehind::Through));
+    run(FEW_KEYS, 100_000, |dir| tiny(&dir.cache()).write_behind(WriteBehind::Through));
 }
 
 /// Copies are made all the time of entries that stay in RAM.
 #[test]
 fn eight_threads_writing_behind() {
     let interval = WriteBehind::After(Duration::from_millis(10));
-    run("EMBERCACHE_NO_STALE_OPS", 100_000, |dir| tiny(&dir.cache()).ram_entries(256).write_behind(interval));
+    run(FEW_KEYS, 100_000, |dir| tiny(&dir.cache()).ram_entries(256).write_behind(interval));
 }
 
-fn run(variable: &str, default: u64, options: impl Fn(&TempDir) -> Builder<u64, Vec<u8>>) {
-    let ops = from_env(variable, default);
+/// Reclaim writes entries again while they are overwritten and removed.
+#[test]
+fn eight_threads_and_reclaim() {
+    let stats = run(MANY_KEYS, 800_000, |dir| tiny(&dir.cache()));
+    assert!(stats.iter().any(|stats| stats.reinsertions > 0), "nothing was reinserted");
+}
+
+/// What each life ended with.
+fn run(keys: u64, ops: u64, options: impl Fn(&TempDir) -> Builder<u64, Vec<u8>>) -> Vec<Stats> {
+    let ops = from_env("EMBERCACHE_NO_STALE_OPS", ops);
     let lives = from_env("EMBERCACHE_NO_STALE_LIVES", 10);
     let seed = from_env("EMBERCACHE_SEED", 1);
     let dir = TempDir::new();
-    let oracle = Oracle::new(KEYS);
-    let (hits, disk_hits) = (AtomicU64::new(0), AtomicU64::new(0));
+    let oracle = Oracle::new(keys);
+    let hits = AtomicU64::new(0);
+    let mut ends = Vec::new();
     for life in 0..lives {
         let cache = options(&dir).open().unwrap();
         thread::scope(|scope| {
             for thread in 0..THREADS {
-                let worker = Worker { cache: &cache, oracle: &oracle, hits: &hits };
+                let worker = Worker { cache: &cache, oracle: &oracle, hits: &hits, keys };
                 let random = Random::new(seed ^ life << 32 ^ thread << 48);
                 scope.spawn(move || worker.run(random, ops / lives / THREADS));
             }
         });
         cache.check();
-        disk_hits.fetch_add(cache.stats().disk_hits, Relaxed);
+        ends.push(cache.stats());
         if life % 2 == 0 {
             cache.close().unwrap();
         }
     }
     // A test in which everything is missed would pass as well, and so would one without a disk.
-    let (hits, disk_hits) = (hits.into_inner(), disk_hits.into_inner());
+    let hits = hits.into_inner();
     assert!(hits > ops / 20, "only {hits} of {ops} operations hit");
-    assert!(disk_hits > 0, "nothing was ever read from disk");
+    assert!(ends.iter().any(|stats| stats.disk_hits > 0), "nothing was ever read from disk");
+    ends
 }
 
 #[derive(Clone, Copy)]
@@ -72,12 +84,13 @@ struct Worker<'a> {
     cache: &'a TestCache,
     oracle: &'a Oracle,
     hits: &'a AtomicU64,
+    keys: u64,
 }
 
 impl Worker<'_> {
     fn run(self, mut random: Random, ops: u64) {
         for _ in 0..ops {
-            let key = random.below(KEYS);
+            let key = random.below(self.keys);
             let len = [24, 40, 200, 1000, 4000][random.below(5) as usize];
             match random.below(10_000) {
                 0..3_500 => self.get(key),
