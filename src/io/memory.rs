@@ -186,7 +186,7 @@ impl IoFile for Handle {
         Ok(())
     }
 
-    fn len(&self) -> io::Result<u64> {
+    fn file_len(&self) -> io::Result<u64> {
         Ok(self.file.bytes.lock().len() as u64)
     }
 
@@ -207,6 +207,13 @@ impl IoFile for Handle {
         Ok(taken)
     }
 
+    fn unlock(&self) -> io::Result<()> {
+        if self.holds_lock.swap(false, Relaxed) {
+            self.file.is_locked.store(false, Relaxed);
+        }
+        Ok(())
+    }
+
     fn identity(&self) -> io::Result<(u64, u64)> {
         Ok((0, self.file.inode))
     }
@@ -214,9 +221,7 @@ impl IoFile for Handle {
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        if self.holds_lock.load(Relaxed) {
-            self.file.is_locked.store(false, Relaxed);
-        }
+        let _ = self.unlock();
     }
 }
 
@@ -242,7 +247,7 @@ mod tests {
         assert!(found.read_exact_at(&mut bytes, 1).is_err());
         assert_eq!(found.identity().unwrap(), file.identity().unwrap());
         assert!(found.try_lock().unwrap());
-        drop(file);
+        file.unlock().unwrap();
         assert!(disk.open(path, OpenMode::Write).unwrap().try_lock().unwrap());
     }
 }
