@@ -11,7 +11,9 @@ use crate::{
     engine::Engine,
     error::Error,
     hash::KeyHash,
+    io::Io,
     lease::{Lead, Lease},
+    options::Options,
     shard::{
         Found,
         entry::{Entry, Meta},
@@ -66,6 +68,7 @@ impl<K: Key, V: Value> Cache<K, V> {
     /// use embercache::{Cache, GIB, MIB};
     ///
     /// let cache: Cache<String, Vec<u8>> = Cache::builder(dir).ram(64 * MIB).disk(4 * GIB).open()?;
+    /// assert!(cache.is_empty());
     /// # Ok(()) }
     /// ```
     pub fn builder(dir: impl Into<PathBuf>) -> Builder<K, V> {
@@ -81,14 +84,16 @@ impl<K: Key, V: Value> Cache<K, V> {
     /// use embercache::Cache;
     ///
     /// let cache: Cache<u64, String> = Cache::in_memory().ram_entries(10_000).open()?;
+    /// cache.insert(1, "one".into())?;
+    /// assert_eq!((cache.ram_bytes(), cache.disk_bytes()), (1, 0));
     /// # Ok(()) }
     /// ```
     pub fn in_memory() -> Builder<K, V> {
         Builder::new(None)
     }
 
-    pub(crate) fn open(builder: Builder<K, V>) -> Result<Cache<K, V>, Error> {
-        let engine = Engine::open(builder)?;
+    pub(crate) fn open(io: Arc<dyn Io>, options: Options<K, V>) -> Result<Cache<K, V>, Error> {
+        let engine = Engine::open(io, options)?;
         Ok(Cache { tiers: engine.tiers(), engine: Arc::new(engine) })
     }
 
@@ -366,7 +371,7 @@ impl<K: Key, V: Value> Cache<K, V> {
     }
 
     /// As [`insert`](Cache::insert), for `ttl` in place of the default time to live: after that it is a miss.
-    /// Deadlines are kept in 1/64 s, rounded down; on disk in seconds.
+    /// Deadlines are kept in units of 16 ms, rounded down; on disk in seconds.
     ///
     /// # Errors
     ///
@@ -528,7 +533,10 @@ impl<K: Key, V: Value> Cache<K, V> {
     /// However many threads ask for the key at the same time, one of them loads and the others
     /// wait for it. Should the key be inserted, removed or cleared while it loads, those who had
     /// asked before get what was loaded, and it is not stored. Should `load` panic, the next one
-    /// that waits runs its own. `load` must not ask for the same key.
+    /// that waits runs its own. `load` must not ask for the same key, or it waits for itself.
+    ///
+    /// A value that cannot be stored, since it is too large or the cache is closed, is returned all
+    /// the same.
     ///
     /// # Examples
     ///
@@ -683,24 +691,72 @@ impl<K: Key, V: Value> Cache<K, V> {
     }
 
     /// The number of entries, each counted once whichever tiers it is in. What has expired counts
-    /// until it is swept.
+    /// until it is swept. Takes each stripe's lock in turn.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn main() -> Result<(), embercache::Error> {
+    /// # use embercache::{Cache, MIB};
+    /// let cache: Cache<u64, String> = Cache::in_memory().ram(MIB).open()?;
+    /// cache.insert(1, "one".into())?;
+    /// cache.insert(1, "uno".into())?;
+    /// assert_eq!(cache.len(), 1);
+    /// # Ok(()) }
+    /// ```
     pub fn len(&self) -> u64 {
         let mut len = 0;
         self.tiers.for_each_shard(|shard| len += shard.len());
         len
     }
 
-    /// Whether there is no entry.
+    /// Whether there is no entry; at the cost of [`len`](Cache::len).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn main() -> Result<(), embercache::Error> {
+    /// # use embercache::{Cache, MIB};
+    /// let cache: Cache<u64, String> = Cache::in_memory().ram(MIB).open()?;
+    /// assert!(cache.is_empty());
+    /// # Ok(()) }
+    /// ```
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The bytes of the RAM budget in use; with a budget in entries, their number.
+    /// The bytes of the RAM budget in use; with a budget in entries, their number. What was evicted
+    /// counts until the last reader that may see it has gone. Takes each stripe's lock in turn.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn main() -> Result<(), embercache::Error> {
+    /// # use embercache::{Cache, MIB};
+    /// let cache: Cache<u64, Vec<u8>> = Cache::in_memory().ram(MIB).open()?;
+    /// cache.insert(1, vec![0; 1_000])?;
+    /// assert!((1_000..1_200).contains(&cache.ram_bytes()));
+    /// # Ok(()) }
+    /// ```
     pub fn ram_bytes(&self) -> u64 {
         self.tiers.ram_used()
     }
 
-    /// The bytes in use on disk, as the files' lengths say.
+    /// The bytes that segments take on disk, as the files' lengths say; 0 in RAM alone.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn main() -> Result<(), embercache::Error> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let dir = dir.path().join("cache");
+    /// # use embercache::{Cache, MIB};
+    /// let cache: Cache<u64, Vec<u8>> = Cache::builder(dir).disk(64 * MIB).open()?;
+    /// cache.insert(1, vec![0; 1_000])?;
+    /// cache.flush()?;
+    /// assert!(cache.disk_bytes() > 1_000);
+    /// # Ok(()) }
+    /// ```
     pub fn disk_bytes(&self) -> u64 {
         self.tiers.log.as_ref().map_or(0, |log| log.disk_bytes())
     }

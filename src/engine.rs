@@ -11,13 +11,14 @@ use crossbeam_epoch as epoch;
 use crate::{
     bell::{Bell, Request},
     budget::Budget,
-    builder::{Builder, WriteBehind},
     codec::{Key, Value},
     error::Error,
     hits::HitCount,
+    io::Io,
     limits::{DiskLimits, Limits},
     log::{Log, LogOptions, Opened, Source},
     maintenance::Maintenance,
+    options::{Options, WriteBehind},
     shard::{DiskState, Stripe, admission::Gate, expiry::Expiry},
     stats::Recovery,
     sync::Mutex,
@@ -34,19 +35,18 @@ pub(crate) struct Engine<K: Key, V: Value> {
 }
 
 impl<K: Key, V: Value> Engine<K, V> {
-    pub(crate) fn open(builder: Builder<K, V>) -> Result<Engine<K, V>, Error> {
+    pub(crate) fn open(io: Arc<dyn Io>, options: Options<K, V>) -> Result<Engine<K, V>, Error> {
         let started = Instant::now();
-        let mut limits = Limits::of(&builder)?;
+        let mut limits = Limits::of(&options)?;
         let Some(disk) = limits.disk.take() else {
-            let clock = Arc::new(Clock::new(Arc::clone(&builder.io)));
-            let tiers = tiers(&builder, &limits, clock, random_seed()?, None);
+            let clock = Arc::new(Clock::new(io));
+            let tiers = tiers(&options, &limits, clock, random_seed()?, None);
             tiers.stripes.iter().for_each(Stripe::set_loaded);
             return Ok(Engine { tiers: Arc::new(tiers), thread: Mutex::new(None) });
         };
-        let Opened { log, appender, source, report } =
-            Log::open(Arc::clone(&builder.io), log_options(&builder, disk))?;
+        let Opened { log, appender, source, report } = Log::open(io, log_options(&options, disk))?;
         let (clock, seed) = (Arc::clone(log.clock()), log.hash_seed());
-        let mut tiers = tiers(&builder, &limits, clock, seed, Some(log));
+        let mut tiers = tiers(&options, &limits, clock, seed, Some(log));
         let found = tiers.take_over(source);
         tiers.recovery = Recovery::of(report, found, started.elapsed());
         let tiers = Arc::new(tiers);
@@ -56,7 +56,7 @@ impl<K: Key, V: Value> Engine<K, V> {
             .spawn(|| maintenance.run())
             .map_err(|source| Error::Io {
                 action: "starting the thread for",
-                path: builder.dir.unwrap_or_default(),
+                path: options.dir.unwrap_or_default(),
                 source,
             })?;
         Ok(Engine { tiers, thread: Mutex::new(Some(thread)) })
@@ -96,33 +96,33 @@ impl<K: Key, V: Value> Drop for Engine<K, V> {
     }
 }
 
-fn log_options<K: Key, V: Value>(builder: &Builder<K, V>, disk: DiskLimits) -> LogOptions {
+fn log_options<K: Key, V: Value>(options: &Options<K, V>, disk: DiskLimits) -> LogOptions {
     LogOptions {
         dir: disk.dir,
         capacity_bytes: disk.capacity_bytes,
         segment_bytes: disk.segment_bytes,
         batch_bytes: disk.batch_bytes,
-        durability: builder.durability,
-        read_mode: builder.read_mode,
+        durability: options.durability,
+        read_mode: options.read_mode,
         key_codec: K::ID.0,
         value_codec: V::ID.0,
-        schema_version: builder.schema_version,
-        on_mismatch: builder.on_mismatch,
+        schema_version: options.schema_version,
+        on_mismatch: options.on_mismatch,
     }
 }
 
 fn tiers<K: Key, V: Value>(
-    builder: &Builder<K, V>,
+    options: &Options<K, V>,
     limits: &Limits,
     clock: Arc<Clock>,
     hash_seed: u64,
     log: Option<Arc<Log>>,
 ) -> Tiers<K, V> {
     let budget = Arc::new(Budget::new(limits.plan));
-    let expiry = Arc::new(Expiry::new(clock, builder.time_to_live, builder.time_to_idle));
+    let expiry = Arc::new(Expiry::new(clock, options.time_to_live, options.time_to_idle));
     let disk = if log.is_some() { DiskState::Filling } else { DiskState::Absent };
     let new_stripe = |number: u64| {
-        let gate = Gate::new(builder.admission, hash_seed.wrapping_add(number));
+        let gate = Gate::new(options.admission, hash_seed.wrapping_add(number));
         let writes_through = limits.write_behind == WriteBehind::Through;
         let stripe = Stripe::new(Arc::clone(&budget), Arc::clone(&expiry), gate, writes_through);
         stripe.lock(&epoch::pin()).set_disk(disk);
@@ -136,8 +136,8 @@ fn tiers<K: Key, V: Value>(
         bell: Bell::default(),
         ram_hits: HitCount::new(),
         write_behind: limits.write_behind,
-        weigher: builder.weigher.clone(),
-        disk_filter: builder.disk_filter.clone(),
+        weigher: options.weigher.clone(),
+        disk_filter: options.disk_filter.clone(),
         counts_entries: !limits.plan.in_bytes,
         snapshot: Mutex::new(None),
         recovery: Recovery::default(),

@@ -8,6 +8,17 @@ use crate::codec::CodecError;
 ///
 /// Look-ups never return an error: whatever keeps them from a value is a miss and a counter in
 /// [`Stats`](crate::Stats).
+///
+/// # Examples
+///
+/// ```
+/// use embercache::{Cache, Error};
+///
+/// match Cache::<u64, String>::in_memory().ram(1_000).open() {
+///     Err(Error::Option { option, found, .. }) => assert_eq!((option, found), ("ram", 1_000)),
+///     other => panic!("{other:?}"),
+/// }
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -57,7 +68,7 @@ pub enum Error {
     /// An option is outside its limits.
     #[error("{option} is {found}, allowed is {allowed}")]
     Option {
-        /// The builder's method.
+        /// The builder's method, for `write_behind` followed by the unit of `found`.
         option: &'static str,
         /// The value given.
         found: u64,
@@ -70,17 +81,19 @@ pub enum Error {
         /// What was asked for.
         what: &'static str,
     },
-    /// The key or value is larger than the cache takes. Whatever stood under the key is gone.
+    /// The key or entry is larger than the cache takes: the encoded key than 65,535 bytes, or the entry
+    /// than half of the RAM budget without its write buffers. Whatever stood under the key is gone.
     #[error("the {what} has {found} bytes, the limit is {limit}")]
     TooLarge {
         /// `"key"` or `"entry"`.
         what: &'static str,
-        /// Its size in bytes.
+        /// Its size in bytes, an entry's with its metadata.
         found: u64,
         /// The limit in bytes.
         limit: u64,
     },
-    /// A key or value could not be encoded.
+    /// A key could not be encoded. A value that cannot be is no error: it never reaches the disk, and
+    /// counts as [`Stats::unspillable`](crate::Stats::unspillable) there.
     #[error("encoding failed")]
     Codec(#[from] CodecError),
     /// The change took effect in this process, but it could neither be recorded on disk nor the

@@ -19,6 +19,23 @@ use crate::{
 /// updates the database and invalidates the key, and then the reader stores the old value, which
 /// stays. An insert, a remove or a clear kills the key's leases, and a dead lease stores nothing.
 /// Dropped unfilled, it stores nothing either.
+///
+/// It holds no lock, keeps nobody waiting and does not end with time. It is a handle to the cache:
+/// as long as it lives, dropping the others does not close the cache.
+///
+/// # Examples
+///
+/// ```
+/// # fn main() -> Result<(), embercache::Error> {
+/// # use embercache::{Cache, MIB};
+/// let stock: Cache<u64, u32> = Cache::in_memory().ram(MIB).open()?;
+/// let lease = stock.lease(&7)?;
+/// let loaded = 3; // from the database, while somebody else stores what is newer:
+/// stock.insert(7, 2)?;
+/// assert!(!lease.fill(loaded)?);
+/// assert_eq!(stock.get(&7), Some(2));
+/// # Ok(()) }
+/// ```
 pub struct Lease<K: Key, V: Value> {
     cache: Cache<K, V>,
     hash: KeyHash,
@@ -33,7 +50,7 @@ impl<K: Key, V: Value> Lease<K, V> {
     }
 
     /// Stores the loaded value; `false`, and nothing stored, if the key was invalidated since the
-    /// lease was taken.
+    /// lease was taken. Costs what [`Cache::insert`] does.
     ///
     /// # Errors
     ///

@@ -70,7 +70,7 @@ mod time;
 #[doc(hidden)]
 pub use codec::serde_codecs as __codec;
 
-pub use builder::{Builder, GIB, KIB, MIB, Overload, WriteBehind};
+pub use builder::Builder;
 pub use cache::Cache;
 #[cfg(feature = "bincode")]
 pub use codec::serde_codecs::Bincode;
@@ -79,8 +79,7 @@ pub use codec::serde_codecs::Postcard;
 pub use codec::{Codec, CodecError, CodecId, Key, KeyBytes, Value};
 pub use error::Error;
 pub use lease::Lease;
-pub use options::{Durability, OnMismatch, ReadMode};
-pub use shard::admission::Admission;
+pub use options::{Admission, Durability, GIB, KIB, MIB, OnMismatch, Overload, ReadMode, WriteBehind};
 pub use stats::{Recovery, Start, Stats};
 
 /// Not for users: a disk that fails on demand, one in memory, and the decoders over any bytes.

@@ -4,10 +4,9 @@ use std::{path::PathBuf, thread, time::Duration};
 
 use crate::{
     budget::Plan,
-    builder::{Budget, Builder, KIB, MIB, Overload, WriteBehind},
     error::Error,
     location::Location,
-    options::Durability,
+    options::{Budget, Durability, KIB, MIB, Options, Overload, WriteBehind},
 };
 
 /// Stripes for each core: enough that two threads seldom meet at one.
@@ -46,32 +45,32 @@ pub(crate) struct DiskLimits {
 
 impl Limits {
     /// Checks every option against the limits documented at its method.
-    pub(crate) fn of<K, V>(builder: &Builder<K, V>) -> Result<Limits, Error> {
-        if builder.durability == Durability::PowerLoss {
+    pub(crate) fn of<K, V>(options: &Options<K, V>) -> Result<Limits, Error> {
+        if options.durability == Durability::PowerLoss {
             return Err(Error::Unsupported { what: "Durability::PowerLoss" });
         }
-        check("index_share", builder.index_percent, 1, 90)?;
-        if let WriteBehind::After(interval) = builder.write_behind {
+        check("index_share", options.index_percent, 1, 90)?;
+        if let WriteBehind::After(interval) = options.write_behind {
             let ms = u64::try_from(interval.as_millis()).unwrap_or(u64::MAX);
-            check("write_behind (in ms)", ms, WRITE_BEHIND_MIN.as_millis() as u64, u64::MAX)?;
+            check("write_behind", ms, WRITE_BEHIND_MIN.as_millis() as u64, u64::MAX)?;
         }
-        let disk = builder.dir.clone().map(|dir| disk_limits(builder, dir)).transpose()?;
-        let stripes = stripes(builder)?;
+        let disk = options.dir.clone().map(|dir| disk_limits(options, dir)).transpose()?;
+        let stripes = stripes(options)?;
         Ok(Limits {
-            plan: plan(builder, disk.as_ref(), stripes)?,
+            plan: plan(options, disk.as_ref(), stripes)?,
             stripe_bits: stripes.ilog2(),
-            write_behind: builder.write_behind,
-            close_deadline: builder.close_deadline,
+            write_behind: options.write_behind,
+            close_deadline: options.close_deadline,
             disk,
         })
     }
 }
 
-fn disk_limits<K, V>(builder: &Builder<K, V>, dir: PathBuf) -> Result<DiskLimits, Error> {
-    let capacity_bytes = builder.disk_bytes;
+fn disk_limits<K, V>(options: &Options<K, V>, dir: PathBuf) -> Result<DiskLimits, Error> {
+    let capacity_bytes = options.disk_bytes;
     check("disk", capacity_bytes, SEGMENTS_MIN * SEGMENT_MIN, DISK_MAX)?;
     let segment_max = u64::from(Location::SEGMENT_BYTES_MAX);
-    let segment_bytes = match builder.segment_bytes {
+    let segment_bytes = match options.segment_bytes {
         Some(bytes) => {
             check("segment_size", bytes, SEGMENT_MIN, segment_max.min(capacity_bytes / SEGMENTS_MIN))?;
             if !bytes.is_power_of_two() {
@@ -89,24 +88,24 @@ fn disk_limits<K, V>(builder: &Builder<K, V>, dir: PathBuf) -> Result<DiskLimits
         dir,
         capacity_bytes,
         segment_bytes: segment_bytes as u32,
-        batch_bytes: batch_bytes(builder).min(segment_bytes / 2) as usize,
+        batch_bytes: batch_bytes(options).min(segment_bytes / 2) as usize,
     })
 }
 
 /// What is gathered before it is written at once, out of the RAM budget.
-fn batch_bytes<K, V>(builder: &Builder<K, V>) -> u64 {
-    match builder.budget {
+fn batch_bytes<K, V>(options: &Options<K, V>) -> u64 {
+    match options.budget {
         Budget::Bytes(bytes) => (bytes / 16).clamp(64 * KIB, BATCH_MAX),
         Budget::Entries(_) => BATCH_MAX,
     }
 }
 
-fn stripes<K, V>(builder: &Builder<K, V>) -> Result<u64, Error> {
-    let useful = match builder.budget {
+fn stripes<K, V>(options: &Options<K, V>) -> Result<u64, Error> {
+    let useful = match options.budget {
         Budget::Bytes(bytes) => bytes / STRIPE_SHARE_MIN,
         Budget::Entries(entries) => entries / STRIPE_ENTRIES_MIN,
     };
-    match builder.stripes {
+    match options.stripes {
         Some(stripes) => {
             check("stripes", stripes, 1, STRIPES_MAX)?;
             if !stripes.is_power_of_two() {
@@ -122,15 +121,15 @@ fn stripes<K, V>(builder: &Builder<K, V>) -> Result<u64, Error> {
     }
 }
 
-fn plan<K, V>(builder: &Builder<K, V>, disk: Option<&DiskLimits>, stripes: u64) -> Result<Plan, Error> {
-    let sheds = builder.overload == Overload::Shed;
-    match builder.budget {
+fn plan<K, V>(options: &Options<K, V>, disk: Option<&DiskLimits>, stripes: u64) -> Result<Plan, Error> {
+    let sheds = options.overload == Overload::Shed;
+    match options.budget {
         Budget::Bytes(bytes) => {
             check("ram", bytes, if disk.is_some() { RAM_MIN } else { RAM_ONLY_MIN }, u64::MAX)?;
             let batch = disk.map_or(0, |disk| disk.batch_bytes as u64);
             let leaving_max = disk.map_or(0, |_| (bytes / 8).min(16 * MIB));
             let pool = bytes - batch - leaving_max;
-            let index_max = bytes * builder.index_percent / 100;
+            let index_max = bytes / 100 * options.index_percent;
             Ok(Plan { pool, stripes, leaving_max, index_max, sheds, in_bytes: true })
         }
         Budget::Entries(entries) => {

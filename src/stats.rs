@@ -9,6 +9,23 @@ use crate::{
 };
 
 /// What the cache has done since it was opened, and what it holds now. By [`Cache::stats`](crate::Cache::stats).
+///
+/// Counters start at 0 at each `open`. Entries that were lost are counted by cause: `refused`, `shed`,
+/// `too_large`, `unspillable`, `write_failures`, `read_failures`, `reclaimed`. Its `Display` is a table
+/// for a person to read.
+///
+/// # Examples
+///
+/// ```
+/// # fn main() -> Result<(), embercache::Error> {
+/// # use embercache::{Cache, MIB};
+/// let cache: Cache<u64, String> = Cache::in_memory().ram(MIB).open()?;
+/// cache.insert(1, "one".into())?;
+/// cache.remove(&1)?;
+/// let stats = cache.stats();
+/// assert_eq!((stats.inserts, stats.removes, stats.ram_entries), (1, 1, 0));
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub struct Stats {
@@ -50,7 +67,7 @@ pub struct Stats {
     pub reclaimed: u64,
     /// Entries written to the log on leaving RAM.
     pub spills: u64,
-    /// Entries copied to the log while they stayed in RAM.
+    /// Entries copied to the log while they stayed in RAM, by write-behind, `flush` or `close`.
     pub write_behinds: u64,
     /// Live entries written again when their segment was reclaimed.
     pub reinsertions: u64,
@@ -70,9 +87,10 @@ pub struct Stats {
     pub ram_entries: u64,
     /// Keys on disk now.
     pub disk_entries: u64,
-    /// Bytes of RAM in use now, all told.
+    /// Bytes of the RAM budget in use now: entries, what waits to be freed or written, the index. With a
+    /// budget in entries, their number.
     pub ram_bytes: u64,
-    /// Bytes of RAM the index of the disk tier takes now; part of `ram_bytes`.
+    /// Bytes of RAM the index of the disk tier takes now; part of `ram_bytes` where that is in bytes.
     pub index_bytes: u64,
     /// How many bytes of the disk budget the index can name within its share of RAM, at the entries'
     /// mean size so far. Less than the disk budget: the oldest entries leave before the disk is full.
@@ -80,23 +98,52 @@ pub struct Stats {
     /// Bytes that the tables, slabs, rings and ghosts of the RAM tier have allocated now. In
     /// `ram_bytes` each entry is charged a flat rate for its part of them.
     pub metadata_bytes: u64,
-    /// Bytes of RAM waiting to be written to disk now; part of `ram_bytes`.
+    /// Bytes of RAM (or entries) that leave once they are written to disk; part of `ram_bytes`.
     pub queue_bytes: u64,
-    /// Bytes on disk in use now.
+    /// Bytes that segments take on disk now.
     pub disk_bytes: u64,
     /// What was found at `open`.
     pub recovery: Recovery,
 }
 
 impl Stats {
-    /// Look-ups that were answered, of all; 0 before the first.
+    /// Look-ups that were answered, of all, from 0 to 1; 0 before the first.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn main() -> Result<(), embercache::Error> {
+    /// # use embercache::{Cache, MIB};
+    /// let cache: Cache<u64, String> = Cache::in_memory().ram(MIB).open()?;
+    /// cache.insert(1, "one".into())?;
+    /// for key in [1, 1, 1, 2] {
+    ///     cache.get(&key);
+    /// }
+    /// assert_eq!(cache.stats().hit_ratio(), 0.75);
+    /// # Ok(()) }
+    /// ```
     pub fn hit_ratio(&self) -> f64 {
         let hits = self.ram_hits + self.disk_hits;
         ratio(hits, hits + self.misses)
     }
 
     /// Bytes written to disk, of every kind, for each byte of a record that was not written
-    /// before; 0 before the first.
+    /// before; 0 before the first. Records written again at reclaim add a third at most.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn main() -> Result<(), embercache::Error> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let dir = dir.path().join("cache");
+    /// # use embercache::{Cache, MIB};
+    /// let cache: Cache<u64, Vec<u8>> = Cache::builder(dir).disk(64 * MIB).open()?;
+    /// assert_eq!(cache.stats().write_amplification(), 0.0);
+    /// cache.insert(1, vec![0; 1_000_000])?;
+    /// cache.flush()?;
+    /// assert!((1.0..1.1).contains(&cache.stats().write_amplification()));
+    /// # Ok(()) }
+    /// ```
     pub fn write_amplification(&self) -> f64 {
         let written = self.record_bytes_written
             + self.footer_bytes_written
@@ -196,7 +243,20 @@ impl fmt::Display for Stats {
     }
 }
 
-/// How a cache came up.
+/// How a cache came up. In [`Recovery::start`].
+///
+/// # Examples
+///
+/// ```
+/// # fn main() -> Result<(), embercache::Error> {
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let dir = dir.path().join("cache");
+/// # use embercache::{Cache, Start};
+/// let open = || Cache::<u64, String>::builder(&dir).open();
+/// assert_eq!(open()?.stats().recovery.start, Start::New);
+/// assert_eq!(open()?.stats().recovery.start, Start::Clean);
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Start {
@@ -220,13 +280,37 @@ pub enum Start {
 }
 
 impl Start {
-    /// Whether what was stored before is still there.
+    /// Whether what was stored before is still there, as far as it was on disk.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use embercache::Start;
+    ///
+    /// assert!(Start::Recovered.is_warm());
+    /// assert!(!Start::Mismatch.is_warm());
+    /// ```
     pub fn is_warm(self) -> bool {
         matches!(self, Start::Clean | Start::Recovered)
     }
 }
 
-/// What was found at `open`, and how long that took.
+/// What was found at `open`, and how long that took. In [`Stats::recovery`].
+///
+/// # Examples
+///
+/// ```
+/// # fn main() -> Result<(), embercache::Error> {
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let dir = dir.path().join("cache");
+/// # use embercache::{Cache};
+/// let open = || Cache::<u64, String>::builder(&dir).open();
+/// open()?.insert(1, "one".into())?;
+/// let recovery = open()?.stats().recovery;
+/// assert!(recovery.start.is_warm());
+/// assert_eq!((recovery.entries, recovery.segments, recovery.quarantined), (1, 1, 0));
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Recovery {

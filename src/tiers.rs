@@ -7,13 +7,13 @@ use crossbeam_epoch::{self as epoch, Guard};
 use crate::{
     bell::Bell,
     budget::Budget,
-    builder::{DiskFilter, Weigher, WriteBehind},
     codec::{CodecError, Key, KeyBytes, Value},
     error::Error,
     hash::KeyHash,
     hits::HitCount,
     location::Location,
     log::{Log, Read, SnapshotReader},
+    options::{DiskFilter, Weigher, WriteBehind},
     shard::{
         Loan, Shard, Stripe,
         counts::Counts,

@@ -35,7 +35,7 @@ fn child() {
     }
 }
 
-/// 1. A remove comes while the entry waits in the write queue; the write must not bring it back.
+/// (1) A remove comes while the entry waits in the write queue; the write must not bring it back.
 #[test]
 fn remove_while_the_write_is_queued() {
     let dir = TempDir::new();
@@ -53,7 +53,7 @@ fn remove_while_the_write_is_queued() {
     assert_all_gone(&tiny(&dir.cache()).open().unwrap(), 0..2_000);
 }
 
-/// 2. Overwrites faster than the queues of a cache with default options take them.
+/// (2) Overwrites faster than the queues of a cache with default options take them.
 #[test]
 fn a_burst_of_overwrites() {
     const KEYS: u64 = 3_500;
@@ -74,7 +74,7 @@ fn a_burst_of_overwrites() {
     assert!(back > 0, "everything was lost: nothing was tested");
 }
 
-/// 3. All writes fail while values are overwritten; the disk heals; no old value may come back.
+/// (3) All writes fail while values are overwritten; the disk heals; no old value may come back.
 #[test]
 fn writes_fail_during_overwrites() {
     for reopen_by_close in [true, false] {
@@ -128,7 +128,7 @@ fn writes_heal_after_overwrites() {
     assert_all_gone(&tiny(&dir.cache()).open().unwrap(), 0..500);
 }
 
-/// 4. SIGKILL after ten thousand overwrites and ten thousand removes.
+/// (4) SIGKILL after ten thousand overwrites and ten thousand removes.
 #[test]
 fn sigkill_after_overwrites_and_removes() {
     let dir = TempDir::new();
@@ -161,7 +161,7 @@ fn change_until_killed(role: &child::Role) {
     reporter.await_kill();
 }
 
-/// 5. Removes hold across a clean close, and across the one after that.
+/// (5) Removes hold across a clean close, and across the one after that.
 #[test]
 fn removes_across_two_reopens() {
     let dir = TempDir::new();
@@ -179,7 +179,7 @@ fn removes_across_two_reopens() {
     }
 }
 
-/// 6. Eight threads insert, the cache is closed: nothing is lost that fits.
+/// (6) Eight threads insert, the cache is closed: nothing is lost that fits.
 #[test]
 fn clean_reopen_after_eight_threads() {
     for close in [true, false] {
@@ -205,7 +205,7 @@ fn clean_reopen_after_eight_threads() {
     }
 }
 
-/// 7. Reclaim writes read entries again; one of them is then overwritten. The reinserted record is
+/// (7) Reclaim writes read entries again; one of them is then overwritten. The reinserted record is
 /// younger than the first, older than the overwrite.
 #[test]
 fn reopen_after_reinsertion() {
@@ -275,7 +275,7 @@ fn assert_reinserted_are_current(cache: &TestCache) {
     }
 }
 
-/// 8. A value too large for the log overwrites one that is there, and is then evicted.
+/// (8) A value too large for the log overwrites one that is there, and is then evicted.
 #[test]
 fn overwrite_too_large_for_the_log() {
     let dir = TempDir::new();
@@ -309,7 +309,7 @@ fn overwrite_too_large_for_anything() {
     assert_eq!(open().get(&1), None, "the old value came back");
 }
 
-/// 9. A slow load, overtaken by an invalidation: who asked before gets its value, nobody after.
+/// (9) A slow load, overtaken by an invalidation: who asked before gets its value, nobody after.
 #[test]
 fn an_invalidation_overtakes_a_load() {
     type Change = fn(&TestCache);
@@ -378,7 +378,7 @@ fn an_invalidation_overtakes_a_lease() {
     cache.check();
 }
 
-/// 10. A value on disk is overwritten by one that only ever stands in RAM.
+/// (10) A value on disk is overwritten by one that only ever stands in RAM.
 #[test]
 fn ram_only_overwrite_of_a_value_on_disk() {
     let dir = TempDir::new();
@@ -394,7 +394,7 @@ fn ram_only_overwrite_of_a_value_on_disk() {
     assert_all_gone(&open().open().unwrap(), 0..100);
 }
 
-/// 11. A second open of a directory, in this process and in another, is refused and does no harm.
+/// (11) A second open of a directory, in this process and in another, is refused and does no harm.
 #[test]
 fn two_opens_of_one_directory() {
     let dir = TempDir::new();

@@ -1,5 +1,5 @@
 //! What the benches share: seeded randomness, and a timer that also says what was measured.
-
+#![allow(unreachable_pub, reason = "a module of four programs")]
 #![allow(dead_code, reason = "each bench uses a part of this")]
 
 use std::{

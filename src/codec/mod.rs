@@ -16,19 +16,60 @@ use std::{cell::Cell, error, fmt};
 ///
 /// Numbers below 65,536 belong to embercache; take one above for a codec of your own, and another
 /// whenever its bytes change their meaning.
+///
+/// # Examples
+///
+/// ```
+/// use embercache::{Codec, CodecId};
+///
+/// assert_eq!(<String as Codec>::ID, CodecId::UTF8);
+/// assert_ne!(<u64 as Codec>::ID, <i64 as Codec>::ID);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CodecId(pub u32);
 
 impl CodecId {
     /// The bytes themselves: `Vec<u8>`, `Bytes`, `[u8; N]`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// assert_eq!(<Vec<u8> as embercache::Codec>::ID, embercache::CodecId::RAW);
+    /// ```
     pub const RAW: CodecId = CodecId(1);
     /// UTF-8: `String`, `Box<str>`, `Arc<str>`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// assert_eq!(<String as embercache::Codec>::ID, embercache::CodecId::UTF8);
+    /// ```
     pub const UTF8: CodecId = CodecId(2);
     /// bincode 2, its standard configuration.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[cfg(feature = "bincode")]
+    /// assert_eq!(<embercache::Bincode<f64> as embercache::Codec>::ID, embercache::CodecId::BINCODE);
+    /// ```
     pub const BINCODE: CodecId = CodecId(3);
     /// postcard 1.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[cfg(feature = "postcard")]
+    /// assert_eq!(<embercache::Postcard<f64> as embercache::Codec>::ID, embercache::CodecId::POSTCARD);
+    /// ```
     pub const POSTCARD: CodecId = CodecId(4);
     /// No bytes: `()`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// assert_eq!(<() as embercache::Codec>::ID, embercache::CodecId::UNIT);
+    /// ```
     pub const UNIT: CodecId = CodecId(5);
 
     /// A little-endian number of `bytes` bytes, with or without a sign.
@@ -38,11 +79,27 @@ impl CodecId {
 }
 
 /// Why bytes could not be made of a value, or a value of bytes.
+///
+/// # Examples
+///
+/// ```
+/// use embercache::Codec;
+///
+/// assert!(String::decode(vec![0xff]).unwrap_err().to_string().contains("invalid utf-8"));
+/// ```
 #[derive(Debug)]
 pub struct CodecError(Box<dyn error::Error + Send + Sync>);
 
 impl CodecError {
     /// An error with a cause or a message.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use embercache::CodecError;
+    ///
+    /// assert_eq!(CodecError::new("six bytes make a SKU").to_string(), "six bytes make a SKU");
+    /// ```
     pub fn new(cause: impl Into<Box<dyn error::Error + Send + Sync>>) -> CodecError {
         CodecError(cause.into())
     }
@@ -97,13 +154,32 @@ impl error::Error for CodecError {
 /// ```
 pub trait Codec: Sized {
     /// The encoding's name in the directory.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use embercache::{Codec, CodecId};
+    ///
+    /// assert_eq!(<[u8; 20] as Codec>::ID, CodecId::RAW);
+    /// ```
     const ID: CodecId;
 
-    /// Appends this value's bytes to `out`. Two keys that are equal must have the same bytes.
+    /// Appends this value's bytes to `out`. Two keys that are equal must have the same bytes; a key has
+    /// 65,535 at most.
     ///
     /// # Errors
     ///
     /// A value that cannot be encoded is refused as a key, and as a value never leaves RAM.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use embercache::Codec;
+    ///
+    /// let mut out = vec![9];
+    /// 0x0102_u16.encode(&mut out).unwrap();
+    /// assert_eq!(out, [9, 2, 1]);
+    /// ```
     fn encode(&self, out: &mut Vec<u8>) -> Result<(), CodecError>;
 
     /// Makes a value of what `encode` wrote.
@@ -111,10 +187,28 @@ pub trait Codec: Sized {
     /// # Errors
     ///
     /// Bytes that make no value are a miss.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use embercache::Codec;
+    ///
+    /// assert_eq!(u16::decode(vec![2, 1]).unwrap(), 0x0102);
+    /// assert!(u16::decode(vec![2]).is_err());
+    /// ```
     fn decode(bytes: Vec<u8>) -> Result<Self, CodecError>;
 
     /// About how many bytes the value owns outside of itself; what it costs the RAM budget beyond
     /// `size_of::<Self>()`. By default the length of its encoding, found by encoding it.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use embercache::Codec;
+    ///
+    /// assert_eq!("runner".to_owned().heap_bytes(), 6);
+    /// assert_eq!(7_u64.heap_bytes(), 0);
+    /// ```
     fn heap_bytes(&self) -> usize {
         with_scratch(|scratch| self.encode(scratch).map_or(0, |()| scratch.len()))
     }
@@ -125,6 +219,14 @@ pub trait Codec: Sized {
     /// # Errors
     ///
     /// As `encode`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use embercache::Codec;
+    ///
+    /// assert_eq!("runner".to_owned().with_bytes(|bytes| bytes.len()).unwrap(), 6);
+    /// ```
     fn with_bytes<R>(&self, read: impl FnOnce(&[u8]) -> R) -> Result<R, CodecError> {
         with_scratch(|scratch| {
             self.encode(scratch)?;
@@ -151,12 +253,29 @@ fn with_scratch<R>(use_it: impl FnOnce(&mut Vec<u8>) -> R) -> R {
 ///
 /// Every [`Codec`] type with `Eq` has it, and so have `str` and `[u8]`. For a `K: Borrow<Q>` both
 /// must lend the same bytes, just as [`Borrow`](std::borrow::Borrow) asks of their hashes.
+///
+/// # Examples
+///
+/// ```
+/// use embercache::KeyBytes;
+///
+/// let bytes_of = |key: &str| key.with_key_bytes(<[u8]>::to_vec).unwrap();
+/// assert_eq!(bytes_of("sku"), "sku".to_owned().with_key_bytes(<[u8]>::to_vec).unwrap());
+/// ```
 pub trait KeyBytes: Eq {
     /// Lends the bytes.
     ///
     /// # Errors
     ///
     /// As [`Codec::encode`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use embercache::KeyBytes;
+    ///
+    /// assert_eq!([1_u8, 2].with_key_bytes(|bytes| bytes.len()).unwrap(), 2);
+    /// ```
     fn with_key_bytes<R>(&self, read: impl FnOnce(&[u8]) -> R) -> Result<R, CodecError>;
 }
 
@@ -182,9 +301,30 @@ impl KeyBytes for [u8] {
 }
 
 /// What a key type must be. Nothing to implement: every type that can be one is one.
+///
+/// A key's encoding has 65,535 bytes at most; a longer one is refused with
+/// [`Error::TooLarge`](crate::Error::TooLarge).
+///
+/// # Examples
+///
+/// ```
+/// fn is_key<K: embercache::Key>() {}
+/// is_key::<String>();
+/// is_key::<[u8; 20]>();
+/// ```
 pub trait Key: Codec + Eq + Send + Sync + 'static {}
 impl<T: Codec + Eq + Send + Sync + 'static> Key for T {}
 
 /// What a value type must be. Nothing to implement: every type that can be one is one.
+///
+/// A hit clones it: for large values, `Arc` or `Bytes` makes that cheap.
+///
+/// # Examples
+///
+/// ```
+/// fn is_value<V: embercache::Value>() {}
+/// is_value::<std::sync::Arc<String>>();
+/// is_value::<Vec<u8>>();
+/// ```
 pub trait Value: Codec + Clone + Send + Sync + 'static {}
 impl<T: Codec + Clone + Send + Sync + 'static> Value for T {}

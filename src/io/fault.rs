@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 
 use super::{Disk, Io, IoFile, Map, OpenMode};
 
-/// A [`Disk`] that any thread can make fail, and whose boot and clocks a test sets.
+/// A `Disk` that any thread can make fail, and whose boot and clocks a test sets.
 #[derive(Clone, Debug, Default)]
 pub struct FaultDisk {
     faults: Arc<Faults>,

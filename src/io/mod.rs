@@ -8,7 +8,7 @@ pub(crate) mod fault;
 pub(crate) mod fs;
 pub(crate) mod map;
 #[cfg(any(test, feature = "testing"))]
-pub mod memory;
+pub(crate) mod memory;
 
 pub(crate) use fs::Disk;
 pub use map::Map;

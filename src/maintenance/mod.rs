@@ -17,10 +17,10 @@ use crossbeam_epoch as epoch;
 use self::{health::Health, reclaim::Reclaim, spill::InFlight};
 use crate::{
     bell::{Call, Request},
-    builder::WriteBehind,
     codec::{Key, Value},
     error::Error,
     log::{Appender, Log},
+    options::WriteBehind,
     shard::{DiskState, entry::SlotId},
     tiers::Tiers,
 };
@@ -149,7 +149,7 @@ impl<K: Key, V: Value> Maintenance<K, V> {
     /// Refuses further changes, copies what there is time for, and leaves a snapshot.
     fn close(&mut self) -> Result<(), Error> {
         self.tiers.for_each_shard(|shard| shard.refuse_changes());
-        let flushed = self.flush(Some(Instant::now() + self.close_deadline));
+        let flushed = self.flush(Instant::now().checked_add(self.close_deadline));
         let sealed = self.appender.seal();
         let saved = self.save_index();
         self.tiers.for_each_shard(|shard| shard.close());

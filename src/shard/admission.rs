@@ -4,27 +4,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use super::entry::{Flags, Meta};
 use super::ghost::Ghost;
-use crate::hash::KeyHash;
-
-/// Which of the entries that RAM evicts are written to the log.
-///
-/// Most keys of most workloads are asked for once. To write them all wears the disk and pushes out
-/// entries that would be asked for again; so by default an entry has to show that it is worth a
-/// write.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Admission {
-    /// Write an entry that was hit in RAM, that came from the log, or that was refused not long
-    /// ago and is back; and one in ten of the rest, so that a workload that nobody foresaw gets
-    /// its chance. Until the log has been filled once, everything is written.
-    #[default]
-    Duet,
-    /// Write everything: for a log so large that it forgets nothing of worth, or for data that is
-    /// very dear to load.
-    All,
-    /// As [`Duet`](Admission::Duet), without the one in ten: the fewest writes, for disks that wear.
-    Frugal,
-}
+use crate::{hash::KeyHash, options::Admission};
 
 /// The chance of an entry that nothing speaks for, of `u32::MAX`.
 const COIN: u32 = u32::MAX / 10;

@@ -5,10 +5,11 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use super::admission::{Admission, Gate};
+use super::admission::Gate;
 use super::clock::{Clock, Residents};
 use super::entry::{Flags, Meta, SlotId};
 use crate::hash::KeyHash;
+use crate::options::Admission;
 
 const REQUESTS_MAX: usize = 1_000_000;
 const ENTRIES_MIN: usize = 50;
