@@ -24,8 +24,10 @@ fn main() {
     }
     cache.flush().expect("memory takes all writes");
     cache.remove(&3).expect("it is open");
-    cache.insert(4, b"overwritten".to_vec()).expect("it is open");
-    cache.flush().expect("memory takes all writes");
+    for again in 0..3 {
+        cache.insert(4, vec![again; 9]).expect("it is open");
+        cache.flush().expect("memory takes all writes");
+    }
     save(&disk.after_kill(), "killed");
     cache.close().expect("memory takes all writes");
     drop(cache);

@@ -256,7 +256,7 @@ impl Run {
     fn saw(&self, key: u8, found: Option<Vec<u8>>) {
         let Some(found) = found else { return };
         let expected = self.expected(key).unwrap_or_else(|| panic!("lied: {key} was gone and is there"));
-        assert!(found == expected.value, "lied about {key}: {found:.24?}, not {:.24?}", expected.value);
+        assert!(found == expected.value, "lied about {key}: {}", describe(&found, &expected.value));
     }
 
     fn expected(&self, key: u8) -> Option<&Expected> {
@@ -270,4 +270,11 @@ impl Run {
         let pattern = (version << 8 | u64::from(key)).wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes();
         pattern.iter().copied().cycle().take(bytes).collect()
     }
+}
+
+/// The first bytes tell one write from another.
+fn describe(found: &[u8], expected: &[u8]) -> String {
+    let start = |bytes: &[u8]| bytes[..bytes.len().min(8)].to_vec();
+    let (found_bytes, expected_bytes) = (found.len(), expected.len());
+    format!("{found_bytes} bytes {:?}, not {expected_bytes} bytes {:?}", start(found), start(expected))
 }

@@ -48,7 +48,8 @@ pub fn segment(bytes: &mut [u8], mend: Mend) {
     }
 }
 
-/// Mends the record at the front and returns its extent, if it lies within the bytes.
+/// Mends the record at the front and returns its extent, if it lies within the bytes. If it does not,
+/// its header is mended all the same: whoever believes it reads too far.
 fn record(bytes: &mut [u8], place: u64) -> Option<usize> {
     let head = bytes.first_chunk::<32>()?;
     if *head == [0; 32] {
@@ -58,14 +59,14 @@ fn record(bytes: &mut [u8], place: u64) -> Option<usize> {
     let key_end = 32 + usize::from(u16::from_le_bytes([head[24], head[25]]));
     let value_end = key_end + value_len;
     let extent = value_end.next_multiple_of(16);
-    if extent > bytes.len() {
-        return None;
+    let fits = extent <= bytes.len();
+    if fits {
+        let payload = check(&bytes[key_end..value_end], check(&bytes[32..key_end], place));
+        put_u64(bytes, 0, payload);
     }
-    let payload = check(&bytes[key_end..value_end], check(&bytes[32..key_end], place));
-    put_u64(bytes, 0, payload);
     let header = check(&bytes[..28], place) as u32;
     bytes[28..32].copy_from_slice(&header.to_le_bytes());
-    Some(extent)
+    fits.then_some(extent)
 }
 
 /// The checks of a journal's header and of its entries up to the first that is zero.

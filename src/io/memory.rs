@@ -233,9 +233,7 @@ impl IoFile for Handle {
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        if self.holds_lock.load(Relaxed) {
-            self.file.is_locked.store(false, Relaxed);
-        }
+        let _ = self.unlock();
     }
 }
 
@@ -261,7 +259,7 @@ mod tests {
         assert!(found.read_exact_at(&mut bytes, 1).is_err());
         assert_eq!(found.identity().unwrap(), file.identity().unwrap());
         assert!(found.try_lock().unwrap());
-        drop(file);
+        file.unlock().unwrap();
         assert!(disk.open(path, OpenMode::Write).unwrap().try_lock().unwrap());
     }
 }
