@@ -27,9 +27,11 @@ use crate::{
 /// What an entry costs beside its own struct and what it owns: its part of the table, the ring and the ghosts.
 const ENTRY_OVERHEAD_BYTES: u64 = 24;
 
-/// What a stripe's displaced entries may weigh before the epoch is asked to move on: a few of the
-/// batches in which they are handed to it.
-const LIMBO_MIN: u64 = 256 << 10;
+/// The part of its capacity that a stripe's displaced entries may weigh before the epoch is asked to
+/// move on. Seldom enough to cost little, often enough that the budget loses little.
+const LIMBO_SHARE: u64 = 32;
+/// But not for less than this, or tiny caches would ask each time.
+const LIMBO_MIN: u64 = 4 << 10;
 
 /// The two tiers.
 pub(crate) struct Tiers<K, V> {
@@ -259,7 +261,7 @@ impl<K: Key, V: Value> Tiers<K, V> {
     /// No lock is held, since to flush may drop them here.
     pub(crate) fn collect(&self, hash: KeyHash, guard: &Guard) {
         let stripe = self.stripe(hash);
-        let limbo_max = (self.budget.capacity(0) / 16).max(LIMBO_MIN);
+        let limbo_max = (self.budget.capacity(0) / LIMBO_SHARE).max(LIMBO_MIN);
         if stripe.hot.limbo_weight() > limbo_max {
             stripe.lock(guard).seal_retired();
             guard.flush();

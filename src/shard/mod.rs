@@ -78,6 +78,8 @@ pub(crate) struct Shard<'g, K, V> {
     hot: &'g Hot<K, V>,
     guard: &'g Guard,
     state: MutexGuard<'g, State<K, V>>,
+    /// The weight of what waits for the epoch, when the present operation began.
+    limbo: u64,
 }
 
 /// What a stripe's lock guards: its keys in both tiers.
@@ -172,7 +174,7 @@ impl<K: Eq + Held, V: Held> Stripe<K, V> {
 
     /// Takes the lock. The guard was pinned before, since to pin may run deferred drops.
     pub(crate) fn lock<'g>(&'g self, guard: &'g Guard) -> Shard<'g, K, V> {
-        Shard { hot: &self.hot, guard, state: self.state.lock() }
+        Shard { hot: &self.hot, guard, state: self.state.lock(), limbo: 0 }
     }
 
     pub(crate) fn is_loaded(&self) -> bool {

@@ -37,6 +37,7 @@ impl<'g, K: Eq + Held, V: Held> Shard<'g, K, V> {
     /// Stores an entry over whatever its key had. The caller has journaled what may be on disk.
     pub(crate) fn insert(&mut self, entry: Entry<K, V>) -> Loan {
         let hash = entry.meta.hash;
+        self.note_limbo();
         self.forget_copies(hash);
         let loan = self.borrow_for(&entry.meta);
         let slot = match self.hot.slot_of(&self.state.writer, hash, &entry.key) {
@@ -60,6 +61,7 @@ impl<'g, K: Eq + Held, V: Held> Shard<'g, K, V> {
     /// Brings an entry back into RAM, which [`may_promote`](Shard::may_promote) was asked about. It keeps
     /// its copy on disk, unless the caller has forgotten that.
     pub(crate) fn promote(&mut self, entry: Entry<K, V>) -> Loan {
+        self.note_limbo();
         let loan = self.borrow_for(&entry.meta);
         entry.meta.set(Flags::FROM_DISK);
         if self.location(entry.meta.hash).is_some() {
@@ -122,6 +124,7 @@ impl<'g, K: Eq + Held, V: Held> Shard<'g, K, V> {
 
     /// Evicts down to a capacity that has shrunk.
     pub(crate) fn shrink(&mut self) {
+        self.note_limbo();
         self.settle();
     }
 }
@@ -139,8 +142,9 @@ impl<'g, K: Eq + Held, V: Held> Shard<'g, K, V> {
 
     fn add(&mut self, entry: Entry<K, V>) -> SlotId {
         let slot = self.hot.insert(&mut self.state.writer, entry, self.guard);
+        let capacity = self.capacity();
         let state = &mut *self.state;
-        state.clock.set_capacity(state.budget.capacity(state.borrowed));
+        state.clock.set_capacity(capacity);
         let view = View { hot: self.hot, writer: &state.writer, replaced: None };
         state.clock.insert(&view, slot, &mut state.victims);
         slot
@@ -152,11 +156,24 @@ impl<'g, K: Eq + Held, V: Held> Shard<'g, K, V> {
         let old_meta = self.meta(old);
         self.give_back(old_meta);
         let new = self.hot.replace(&mut self.state.writer, old, entry, self.guard);
+        let capacity = self.capacity();
         let state = &mut *self.state;
-        state.clock.set_capacity(state.budget.capacity(state.borrowed));
+        state.clock.set_capacity(capacity);
         let view = View { hot: self.hot, writer: &state.writer, replaced: Some((old, old_meta)) };
         state.clock.replace(&view, old, new, &mut state.victims);
         new
+    }
+
+    /// What the entries may weigh now: what is displaced and not yet freed takes from it. But to
+    /// evict ever more while a reader holds the epoch would free nothing, so it takes an eighth at most.
+    fn capacity(&self) -> u64 {
+        let share = self.state.budget.capacity(self.state.borrowed);
+        share - self.limbo.min(share / 8)
+    }
+
+    /// Looks at what waits for the epoch once an operation, before its own evictions join it.
+    fn note_limbo(&mut self) {
+        self.limbo = self.hot.limbo_weight();
     }
 
     /// Sees the clock's victims off, and evicts more where a loan that ended took capacity with it.
@@ -167,8 +184,9 @@ impl<'g, K: Eq + Held, V: Held> Shard<'g, K, V> {
                 self.depart(slot);
             }
             self.state.victims = victims;
+            let capacity = self.capacity();
             let state = &mut *self.state;
-            state.clock.set_capacity(state.budget.capacity(state.borrowed));
+            state.clock.set_capacity(capacity);
             if state.clock.bytes() <= state.clock.capacity() {
                 return;
             }
