@@ -1,16 +1,160 @@
-//! The right to store what is being loaded, as long as nothing invalidates it (R8).
+//! Loads through the cache: one at a time, and never stored after an invalidation (R8).
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{borrow::Borrow, fmt, sync::Arc, time::Duration};
 
 use crossbeam_epoch as epoch;
 
 use crate::{
     cache::Cache,
-    codec::{Key, Value},
+    codec::{Key, KeyBytes, Value},
     error::Error,
     hash::KeyHash,
-    shard::loads::{Flight, LoadId},
+    shard::{
+        Found,
+        loads::{Flight, LoadId, Turn},
+    },
 };
+
+/// Loads.
+impl<K: Key, V: Value> Cache<K, V> {
+    /// The value stored under `key`, or else what `load` returns, which is stored.
+    ///
+    /// However many threads ask for the key at the same time, one of them loads and the others
+    /// wait for it. Should the key be inserted, removed or cleared while it loads, those who had
+    /// asked before get what was loaded, and it is not stored. Should `load` panic, the next one
+    /// that waits runs its own. `load` must not ask for the same key, or it waits for itself.
+    ///
+    /// A value that cannot be stored, since it is too large or the cache is closed, is returned all
+    /// the same.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn main() -> Result<(), embercache::Error> {
+    /// # use embercache::{Cache, MIB};
+    /// let squares: Cache<u64, u64> = Cache::in_memory().ram(MIB).open()?;
+    /// assert_eq!(squares.get_or_insert_with(&12, || 12 * 12), 144);
+    /// assert_eq!(squares.get_or_insert_with(&12, || unreachable!("it is stored")), 144);
+    /// # Ok(()) }
+    /// ```
+    pub fn get_or_insert_with<Q>(&self, key: &Q, load: impl FnOnce() -> V) -> V
+    where
+        K: Borrow<Q>,
+        Q: KeyBytes + ToOwned<Owned = K> + ?Sized,
+    {
+        let Ok(value) = self.try_get_or_insert_with(key, || Ok::<V, std::convert::Infallible>(load()));
+        value
+    }
+
+    /// As [`get_or_insert_with`](Cache::get_or_insert_with), with a `load` that may fail: then nothing is stored, its
+    /// caller gets the error, and the next one that waits runs its own.
+    ///
+    /// # Errors
+    ///
+    /// What `load` returned.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn main() -> Result<(), embercache::Error> {
+    /// # use embercache::{Cache, MIB};
+    /// # fn fetch(id: u64) -> Result<String, std::io::Error> { Ok(format!("product {id}")) }
+    /// let products: Cache<u64, String> = Cache::in_memory().ram(MIB).open()?;
+    /// let product = products.try_get_or_insert_with(&7, || fetch(7));
+    /// assert_eq!(product.unwrap(), "product 7");
+    /// # Ok(()) }
+    /// ```
+    pub fn try_get_or_insert_with<Q, E>(&self, key: &Q, load: impl FnOnce() -> Result<V, E>) -> Result<V, E>
+    where
+        K: Borrow<Q>,
+        Q: KeyBytes + ToOwned<Owned = K> + ?Sized,
+    {
+        loop {
+            if let Some(value) = self.get(key) {
+                return Ok(value);
+            }
+            match self.join_load(key) {
+                Join::Arrived => {}
+                Join::Turn(_, Turn::Wait(flight)) => {
+                    if let Some(value) = flight.wait() {
+                        return Ok(value);
+                    }
+                }
+                Join::Turn(hash, Turn::Lead(id, flight)) => {
+                    let lead = Lead::new(self, hash, id, flight);
+                    return load().inspect(|value| lead.land(key.to_owned(), value));
+                }
+                Join::Turn(_, Turn::Alone) | Join::Impossible => return load(),
+            }
+        }
+    }
+
+    /// Takes a lease on `key`, for a load by hand: take it, load, [`fill`](Lease::fill). Unlike an insert, the fill
+    /// does nothing if the key was inserted, removed or cleared since the lease was taken; so what
+    /// was loaded before an update of the database never replaces what came after it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Codec`] for a key that cannot be encoded, [`Error::Closed`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn main() -> Result<(), embercache::Error> {
+    /// # use embercache::{Cache, MIB};
+    /// let stock: Cache<u64, u32> = Cache::in_memory().ram(MIB).open()?;
+    ///
+    /// let lease = stock.lease(&7)?;
+    /// let loaded = 3; // from the database, while somebody sells a pair:
+    /// stock.remove(&7)?;
+    /// assert!(!lease.fill(loaded)?);
+    /// assert_eq!(stock.get(&7), None);
+    /// # Ok(()) }
+    /// ```
+    pub fn lease<Q>(&self, key: &Q) -> Result<Lease<K, V>, Error>
+    where
+        K: Borrow<Q>,
+        Q: KeyBytes + ToOwned<Owned = K> + ?Sized,
+    {
+        let hash = self.tiers.hash(key)?;
+        let (mine, mut kept) = (key.to_owned(), Some(key.to_owned()));
+        let guard = &epoch::pin();
+        let mut shard = self.tiers.shard(hash, guard);
+        if shard.is_closed() {
+            return Err(Error::Closed);
+        }
+        let id = shard.lease(hash, key, &mut kept);
+        drop(shard);
+        Ok(Lease::new(self.clone(), hash, mine, id))
+    }
+
+    fn join_load<Q>(&self, key: &Q) -> Join<V>
+    where
+        K: Borrow<Q>,
+        Q: KeyBytes + ToOwned<Owned = K> + ?Sized,
+    {
+        let Ok(hash) = self.tiers.hash(key) else { return Join::Impossible };
+        let mut owned = Some(key.to_owned());
+        let guard = &epoch::pin();
+        let mut shard = self.tiers.shard(hash, guard);
+        if shard.is_closed() {
+            return Join::Impossible;
+        }
+        if let Found::Hot(_) = shard.find(hash, key) {
+            return Join::Arrived;
+        }
+        Join::Turn(hash, shard.join_load(hash, key, &mut owned))
+    }
+}
+
+/// What one who found nothing is to do.
+enum Join<V> {
+    /// Look again: it has come in the meantime.
+    Arrived,
+    Turn(KeyHash, Turn<V>),
+    /// Load, and store nothing: the cache is closed or cannot hold the key.
+    Impossible,
+}
 
 /// The right to store what is being loaded for a key, as long as nothing invalidates it. Taken by
 /// [`Cache::lease`].
