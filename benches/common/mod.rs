@@ -3,7 +3,10 @@
 #![allow(dead_code, reason = "each bench uses a part of this")]
 
 use std::{
-    sync::Barrier,
+    sync::{
+        Barrier,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -23,7 +26,11 @@ pub fn criterion() -> Criterion {
         .configure_from_args()
 }
 
-/// Times `op`, called with rising numbers on each thread, and shows `verify` what the cache has
+/// The first number that no `measure` has used. Relaxed: one thread measures.
+static NEXT: AtomicUsize = AtomicUsize::new(0);
+
+/// Times `op`, called with numbers that rise from one call to the next, warm-up included, so that no
+/// sample meets what the one before has just left in RAM. Shows `verify` what the cache has
 /// counted meanwhile and how often `op` ran: a bench that quietly measures misses reports a
 /// wonderful number.
 pub fn measure<K: Key, V: Value>(
@@ -33,11 +40,10 @@ pub fn measure<K: Key, V: Value>(
     op: impl Fn(usize) + Sync,
     verify: impl Fn(&Grown, u64),
 ) {
-    let mut next = 0;
     bencher.iter_custom(|iterations| {
         let before = cache.stats();
+        let next = NEXT.fetch_add(iterations as usize, Relaxed);
         let took = time(threads, next..next + iterations as usize, &op);
-        next += iterations as usize;
         verify(&Grown { before, after: cache.stats() }, iterations * threads as u64);
         took
     });
