@@ -147,7 +147,7 @@ pub enum Overload {
 /// When an entry that stays in RAM is copied to the log, so that a crash does not lose it. The
 /// hottest entries never leave RAM: without it, a crash would lose just these.
 ///
-/// The background thread copies; no insert waits for it, only [`flush`](Cache::flush) does.
+/// The background thread copies; no insert waits for it, only [`flush`](crate::Cache::flush) does.
 ///
 /// # Examples
 ///
