@@ -1,6 +1,6 @@
 //! The RAM budget: one number for the whole cache, lent to stripes.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use crate::sync::{AtomicU64, Ordering::Relaxed};
 
 /// What the index takes for an entry at the most, a table that has just grown included.
 const INDEX_ENTRY_BYTES_MAX: u64 = 24;

@@ -336,10 +336,9 @@ impl<K: Key, V: Value> Cache<K, V> {
         let mut loan = Loan::None;
         if !self.tiers.budget.is_overloaded() && shard.may_promote(hash, location) {
             // A copy that outlasts the entry would be a hit again when the entry has expired.
-            let is_kept = !outlasts;
-            let is_ready = is_kept || self.tiers.invalidate(&shard, hash).is_ok();
+            let is_ready = !outlasts || self.tiers.invalidate(&shard, hash).is_ok();
             if is_ready && let Some(entry) = entry.take() {
-                if !is_kept {
+                if outlasts {
                     shard.forget_copies(hash);
                 }
                 loan = shard.promote(entry);

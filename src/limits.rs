@@ -13,16 +13,19 @@ use crate::{
 const STRIPES_PER_CORE: u64 = 16;
 /// A stripe whose share is smaller than this has too few entries for its policy to learn from.
 const STRIPE_SHARE_MIN: u64 = MIB;
-/// POLICY: no more stripes than entries by this.
+/// The same where the budget counts entries.
 const STRIPE_ENTRIES_MIN: u64 = 256;
+/// Ten bits of the hash: the hot table's tags are taken from below its top sixteen.
 const STRIPES_MAX: u64 = 1024;
 
+/// The limits that the builder documents at its methods.
 const RAM_ONLY_MIN: u64 = 64 * KIB;
 const RAM_MIN: u64 = MIB;
 const SEGMENT_MIN: u64 = 64 * KIB;
 const SEGMENTS_MIN: u64 = 4;
 const DISK_MAX: u64 = 64 << 40;
 const ENTRIES_MAX: u64 = 1 << 31;
+/// A larger write is no cheaper by the byte, and its records wait longer.
 const BATCH_MAX: u64 = MIB;
 const WRITE_BEHIND_MIN: Duration = Duration::from_millis(10);
 

@@ -19,7 +19,7 @@ fn builder(disk: &MemoryDisk) -> Builder<u64, Vec<u8>> {
         .io(Arc::new(disk.clone()))
 }
 
-/// RELIABILITY, R3: no copy on disk, no journal write.
+/// R3: no copy on disk, no journal write.
 #[test]
 fn the_journal_is_written_for_copies_on_disk_only() {
     let cache = builder(&MemoryDisk::new()).open().unwrap();

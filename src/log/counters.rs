@@ -1,6 +1,6 @@
 //! What the log has done since it was opened.
 
-use std::sync::atomic::AtomicU64;
+use crate::sync::AtomicU64;
 
 /// Counts for the statistics. All Relaxed: nothing correct depends on them.
 #[derive(Debug, Default)]

@@ -35,13 +35,8 @@ mod table;
 use std::{
     io,
     path::PathBuf,
-    sync::{
-        Arc, OnceLock,
-        atomic::{AtomicU8, AtomicU64, Ordering::Relaxed},
-    },
+    sync::{Arc, OnceLock},
 };
-
-use parking_lot::{Mutex, RwLock};
 
 pub(crate) use self::{
     appender::Appender,
@@ -66,6 +61,7 @@ use crate::{
     io::{Io, IoFile, OpenMode},
     location::{Location, SegmentId, Seq},
     options::{Durability, OnMismatch, ReadMode},
+    sync::{AtomicU8, AtomicU64, Mutex, Ordering::Relaxed, RwLock},
     time::Clock,
 };
 
@@ -135,15 +131,19 @@ pub(crate) struct Log {
     seq: AtomicU64,
     /// Guards the list of segments; no I/O under it.
     table: RwLock<Table>,
-    /// Guards the journal's end. One append, or the creation of its next file, happens under it.
+    /// Guards the journal's files and its end: an append, the creation, sync and deletion of files
+    /// and recovery's look at them happen under it. `table` or `state` may be locked below it.
     journal: Mutex<Journal>,
-    /// Guards STATE's slots. Their writes, and nothing else, happen under it.
+    /// Guards STATE's slots. Their writes and syncs, or the file's end (`poison`), happen under it, and
+    /// nothing else is locked.
     state: Mutex<StateFile>,
-    /// FINE, COLD_NEXT_START or TAINTED; changed under `state`. Relaxed: it publishes nothing, and
-    /// who reads an old FINE writes to the journal and finds out.
+    /// FINE, COLD_NEXT_START or TAINTED; changed under `state`. Relaxed: it publishes nothing. Who
+    /// reads an old value writes to the journal or to STATE once more than needed, and is told by
+    /// that write what becomes of his own event.
     latch: AtomicU8,
     past: Past,
-    /// Id of the snapshot written by this run, and the seq at which it was begun.
+    /// Id of the snapshot written by this run, and the seq at which it was begun. Guards these two;
+    /// nothing else happens under it.
     snapshot: Mutex<Option<(u64, Seq)>>,
     counters: LogCounters,
 }

@@ -1,6 +1,6 @@
 //! Finding what of the past is alive, without an index.
 
-use std::{ops::Range, sync::atomic::Ordering::Relaxed};
+use std::ops::Range;
 
 use super::{
     Log,
@@ -10,7 +10,7 @@ use super::{
     segment::{self, Segment},
     state::State,
 };
-use crate::{hash::KeyHash, location::Location};
+use crate::{hash::KeyHash, location::Location, sync::Ordering::Relaxed};
 
 impl Log {
     /// The live records of these stripes' hashes, newest first: the first of a hash counts, the

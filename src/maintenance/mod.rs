@@ -35,7 +35,7 @@ const PAUSE: Duration = Duration::from_millis(50);
 const SWEEPS: u32 = 4;
 /// Entries that a sweep looks at under one lock.
 const SWEEP_STEPS: usize = 128;
-/// Write-behind's longest pause between two sweeps.
+/// Write-behind's longest pause between two sweeps, so that an interval without end is no overflow.
 const COPY_SWEEP_MAX: Duration = Duration::from_secs(24 * 3600);
 /// How often expired entries are swept out, if write-behind does not sweep more often.
 const EXPIRY_SWEEP: Duration = Duration::from_secs(1);

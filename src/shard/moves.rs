@@ -1,13 +1,13 @@
 //! The moves that an operation makes: in, over, back from disk, and out.
 
-use std::{borrow::Borrow, mem, sync::atomic::Ordering::Relaxed};
+use std::{borrow::Borrow, mem};
 
 use super::{
     DiskState, Found, Held, Loan, Shard, View,
     cold::Cold,
     entry::{Entry, Flags, Meta, SlotId},
 };
-use crate::{hash::KeyHash, location::Location};
+use crate::{hash::KeyHash, location::Location, sync::Ordering::Relaxed};
 
 /// Entries that an insert looks at for expired ones: more than one, so that they cannot pile up.
 const SWEEP_STEPS: usize = 2;
@@ -254,6 +254,8 @@ impl<'g, K: Eq + Held, V: Held> Shard<'g, K, V> {
     pub(super) fn expire(&mut self, slot: SlotId) {
         let meta = self.meta(slot);
         if meta.has(Flags::PENDING) {
+            // The copy's end decides: the encoder gives up what has expired, and the next look or
+            // sweep finds the entry alone.
             return;
         }
         self.state.counts.expired += 1;
