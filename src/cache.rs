@@ -20,7 +20,7 @@ use crate::{
         loads::LoadId,
     },
     stats::Stats,
-    tiers::{Copy, ReadCopy, Tiers},
+    tiers::{DiskCopy, ReadCopy, Tiers},
 };
 
 /// How often a look-up follows a record that reclaim moves from under it, before it gives up.
@@ -327,7 +327,7 @@ impl<K: Key, V: Value> Cache<K, V> {
     }
 
     /// A disk hit comes back into RAM, unless what it would push out has no way out.
-    fn promote(&self, hash: KeyHash, location: Location, copy: Copy<K, V>, guard: &Guard) {
+    fn promote(&self, hash: KeyHash, location: Location, copy: DiskCopy<K, V>, guard: &Guard) {
         let outlasts = self.tiers.expiry.is_outlasted_by(copy.expiry_s);
         let mut entry = self.tiers.entry_of_copy(hash, copy);
         let mut shard = self.tiers.shard(hash, guard);

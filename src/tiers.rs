@@ -56,7 +56,7 @@ pub(crate) struct Tiers<K, V> {
 }
 
 /// A value that was read from disk.
-pub(crate) struct Copy<K, V> {
+pub(crate) struct DiskCopy<K, V> {
     pub(crate) value: V,
     /// Ready to be promoted, but for a key whose bytes make none.
     pub(crate) key: Option<K>,
@@ -66,7 +66,7 @@ pub(crate) struct Copy<K, V> {
 
 /// What came of reading a copy.
 pub(crate) enum ReadCopy<K, V> {
-    Value(Copy<K, V>),
+    Value(DiskCopy<K, V>),
     /// Its segment was reclaimed in the meantime; the index knows more.
     Moved,
     Nothing,
@@ -169,7 +169,7 @@ impl<K: Key, V: Value> Tiers<K, V> {
             return ReadCopy::Nothing;
         }
         match V::decode(found.bytes) {
-            Ok(value) => ReadCopy::Value(Copy { value, key, expiry_s: found.expiry, idle: found.idle }),
+            Ok(value) => ReadCopy::Value(DiskCopy { value, key, expiry_s: found.expiry, idle: found.idle }),
             Err(_) => {
                 self.forget_unreadable(log, hash, location, guard);
                 ReadCopy::Nothing
@@ -188,7 +188,7 @@ impl<K: Key, V: Value> Tiers<K, V> {
     }
 
     /// Makes an entry of what was read from disk.
-    pub(crate) fn entry_of_copy(&self, hash: KeyHash, copy: Copy<K, V>) -> Option<Entry<K, V>> {
+    pub(crate) fn entry_of_copy(&self, hash: KeyHash, copy: DiskCopy<K, V>) -> Option<Entry<K, V>> {
         let key = copy.key?;
         let weight = self.weight(&key, &copy.value);
         if weight > self.budget.weight_max() {

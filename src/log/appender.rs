@@ -228,7 +228,6 @@ impl Appender {
             Ok(file_bytes) => {
                 let written = file_bytes - u64::from(active.end);
                 self.log.counters.footer_bytes.fetch_add(written, Relaxed);
-                self.log.counters.segments_sealed.fetch_add(1, Relaxed);
                 Segment::finished(
                     active.segment.header,
                     readable(&active.file, *file_bytes, self.log.options.read_mode),
@@ -286,7 +285,6 @@ impl Appender {
     }
 
     fn failed(&self, action: &'static str, id: SegmentId, error: io::Error) -> Error {
-        self.log.counters.write_errors.fetch_add(1, Relaxed);
         failed(action, &self.log.directory.segment(id), error)
     }
 }

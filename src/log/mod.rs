@@ -208,11 +208,7 @@ impl Log {
         match &read {
             Read::Hit(value) if self.clock_went_back(at, value.expiry) => return Read::Gone,
             Read::Damaged => {
-                self.counters.damaged.fetch_add(1, Relaxed);
                 segment.damaged.fetch_add(1, Relaxed);
-            }
-            Read::Failed(_) => {
-                self.counters.read_errors.fetch_add(1, Relaxed);
             }
             _ => {}
         }
@@ -222,9 +218,6 @@ impl Log {
     /// The whole record at `at`, to be appended again.
     pub(crate) fn read_record(&self, at: Location) -> Option<Record> {
         let record = self.segment(at)?.record(at);
-        if record.is_none() {
-            self.counters.damaged.fetch_add(1, Relaxed);
-        }
         record.filter(|record| !self.clock_went_back(at, record.expiry))
     }
 
@@ -308,12 +301,13 @@ impl Log {
         self.directory.sync()?;
         // An event since the snapshot was begun is not in it.
         let fresh = self.snapshot.lock().filter(|&(_, begun)| begun == self.peek_seq());
+        let next_segment = self.table.read().next_id;
         let mut file = self.state.lock();
         let state = State {
             clean: true,
             anchor: self.clock.anchor(),
             next_seq: self.peek_seq(),
-            next_segment: self.table.read().next_id,
+            next_segment,
             snapshot_id: fresh.map_or(0, |(id, _)| id),
             ..file.state
         };
@@ -366,7 +360,6 @@ impl Log {
                 self.counters.journal_records.fetch_add(1, Relaxed);
             }
             Err(error) => {
-                self.counters.write_errors.fetch_add(1, Relaxed);
                 tracing::warn!(%error, "the journal cannot be written; the next start will be cold");
                 self.poison()?;
             }
@@ -415,7 +408,6 @@ impl Log {
                 let path = self.directory.segment(id);
                 // Without a whole header it is deleted at the next start.
                 let _ = self.io.unlink(&path);
-                self.counters.write_errors.fetch_add(1, Relaxed);
                 Err(failed("creating", &path, error))
             }
         }
@@ -446,13 +438,9 @@ impl Log {
         let removed = self.table.write().remove(id);
         for id in removed {
             match self.io.unlink(&self.directory.segment(id)) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    self.counters.write_errors.fetch_add(1, Relaxed);
-                }
-                _ => {
-                    self.table.write().forget(id);
-                    self.counters.segments_unlinked.fetch_add(1, Relaxed);
-                }
+                // It lingers, and is tried again with the next one.
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {}
+                _ => self.table.write().forget(id),
             }
         }
     }
@@ -466,13 +454,11 @@ impl Log {
         let min_base_seq = self.table.read().min_base_seq().unwrap_or_else(|| self.peek_seq());
         if let Err(error) = journal.trim(min_base_seq, &self.state) {
             // Files too many are a matter of space, not of truth.
-            self.counters.write_errors.fetch_add(1, Relaxed);
             tracing::warn!(%error, "a journal file could not be deleted");
         }
     }
 
     fn snapshot_failed(&self, error: io::Error) -> Error {
-        self.counters.write_errors.fetch_add(1, Relaxed);
         failed("writing", &self.directory.snapshot(), error)
     }
 }

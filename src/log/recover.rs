@@ -65,16 +65,12 @@ impl Log {
         let dead = match segment.entries() {
             Ok((entries, true)) => return entries,
             Ok((entries, false)) => {
-                self.counters.damaged.fetch_add(1, Relaxed);
                 let end = entries
                     .last()
                     .map_or(segment::HEADER_BYTES as u32, |entry| entry.location.offset() + entry.len);
                 (entries, Event::TailDead(segment.id(), end))
             }
-            Err(_) => {
-                self.counters.read_errors.fetch_add(1, Relaxed);
-                (Vec::new(), Event::SegmentDead(segment.id()))
-            }
+            Err(_) => (Vec::new(), Event::SegmentDead(segment.id())),
         };
         // If even that fails, `ensure_durable` stands in every later change's way.
         let _ = self.record(dead.1);
