@@ -49,6 +49,11 @@ impl Budget {
         self.plan.pool.saturating_sub(taken) / self.plan.stripes + borrowed_here
     }
 
+    /// Whether weights are bytes; else each entry weighs 1.
+    pub(crate) fn is_in_bytes(&self) -> bool {
+        self.plan.in_bytes
+    }
+
     /// The largest weight that an entry may have.
     pub(crate) fn weight_max(&self) -> u64 {
         let largest = if self.plan.in_bytes { self.plan.pool / 2 } else { self.plan.pool };

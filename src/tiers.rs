@@ -30,8 +30,9 @@ const ENTRY_OVERHEAD_BYTES: u64 = 24;
 /// The part of its capacity that a stripe's displaced entries may weigh before the epoch is asked to
 /// move on. Seldom enough to cost little, often enough that the budget loses little.
 const LIMBO_SHARE: u64 = 32;
-/// But not for less than this, or tiny caches would ask each time.
-const LIMBO_MIN: u64 = 4 << 10;
+/// But not for less than this, or tiny caches would ask each time: in bytes, and in entries.
+const LIMBO_BYTES_MIN: u64 = 4 << 10;
+const LIMBO_ENTRIES_MIN: u64 = 64;
 
 /// The two tiers.
 pub(crate) struct Tiers<K, V> {
@@ -261,7 +262,8 @@ impl<K: Key, V: Value> Tiers<K, V> {
     /// No lock is held, since to flush may drop them here.
     pub(crate) fn collect(&self, hash: KeyHash, guard: &Guard) {
         let stripe = self.stripe(hash);
-        let limbo_max = (self.budget.capacity(0) / LIMBO_SHARE).max(LIMBO_MIN);
+        let least = if self.budget.is_in_bytes() { LIMBO_BYTES_MIN } else { LIMBO_ENTRIES_MIN };
+        let limbo_max = (self.budget.capacity(0) / LIMBO_SHARE).max(least);
         if stripe.hot.limbo_weight() > limbo_max {
             stripe.lock(guard).seal_retired();
             guard.flush();

@@ -253,9 +253,10 @@ impl<'g, K: Eq + Held, V: Held> Shard<'g, K, V> {
         self.state.clock.steps()
     }
 
-    /// The weight of all resident entries, and of those that wait for the last reader to leave.
+    /// The weight of all resident entries; in bytes, also of those that wait for the last reader to leave.
     pub(crate) fn resident_weight(&self) -> u64 {
-        self.state.clock.bytes() + self.state.leaving + self.hot.limbo_weight()
+        let limbo = if self.state.budget.is_in_bytes() { self.hot.limbo_weight() } else { 0 };
+        self.state.clock.bytes() + self.state.leaving + limbo
     }
 
     /// Hands what was displaced to the epoch.

@@ -166,9 +166,10 @@ impl<'g, K: Eq + Held, V: Held> Shard<'g, K, V> {
 
     /// What the entries may weigh now: what is displaced and not yet freed takes from it. But to
     /// evict ever more while a reader holds the epoch would free nothing, so it takes an eighth at most.
+    /// A budget in entries counts those that can be found.
     fn capacity(&self) -> u64 {
         let share = self.state.budget.capacity(self.state.borrowed);
-        share - self.limbo.min(share / 8)
+        if self.state.budget.is_in_bytes() { share - self.limbo.min(share / 8) } else { share }
     }
 
     /// Looks at what waits for the epoch once an operation, before its own evictions join it.
