@@ -36,7 +36,8 @@ pub(crate) struct Call {
 /// One thread sleeps by it, all others ring it.
 #[derive(Debug, Default)]
 pub(crate) struct Bell {
-    /// Guards what is asked. Nothing else is locked and nothing is done under it.
+    /// Guards what is asked. Nothing else is locked under it, and nothing runs there but the question
+    /// of `wait_for_room`, which loads a counter.
     state: Mutex<State>,
     /// The maintenance thread waits here for something to do.
     rung: Condvar,
@@ -45,6 +46,7 @@ pub(crate) struct Bell {
     /// Whether a ring is worth taking the lock. Relaxed: a ring that sees it too late is
     /// made up for by the sleeper's timeout.
     asleep: AtomicBool,
+    /// The thread that sleeps by this bell, once it runs.
     attendant: OnceLock<ThreadId>,
 }
 

@@ -1,6 +1,6 @@
 //! The RAM budget: one number for the whole cache, lent to stripes.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use crate::sync::{AtomicU64, Ordering::Relaxed};
 
 /// What the index takes for an entry at the most, a table that has just grown included.
 const INDEX_ENTRY_BYTES_MAX: u64 = 24;
@@ -47,6 +47,11 @@ impl Budget {
         let index = if self.plan.in_bytes { self.index.load(Relaxed) } else { 0 };
         let taken = index + self.borrowed.load(Relaxed);
         self.plan.pool.saturating_sub(taken) / self.plan.stripes + borrowed_here
+    }
+
+    /// Whether weights are bytes; else each entry weighs 1.
+    pub(crate) fn is_in_bytes(&self) -> bool {
+        self.plan.in_bytes
     }
 
     /// The largest weight that an entry may have.

@@ -7,7 +7,7 @@ use crate::{
     codec::{Key, Value},
     error::Error,
     io::{Disk, Io},
-    options::{Admission, Budget, Durability, OnMismatch, Options, Overload, ReadMode, WriteBehind},
+    options::{Admission, Durability, OnMismatch, Options, Overload, RamBudget, ReadMode, WriteBehind},
 };
 
 /// Opens a [`Cache`]. Made by [`Cache::builder`] or [`Cache::in_memory`].
@@ -63,7 +63,7 @@ impl<K: Key, V: Value> Builder<K, V> {
     /// ```
     #[must_use]
     pub fn ram(mut self, bytes: u64) -> Self {
-        self.options.budget = Budget::Bytes(bytes);
+        self.options.budget = RamBudget::Bytes(bytes);
         self
     }
 
@@ -84,7 +84,7 @@ impl<K: Key, V: Value> Builder<K, V> {
     /// ```
     #[must_use]
     pub fn ram_entries(mut self, entries: u64) -> Self {
-        self.options.budget = Budget::Entries(entries);
+        self.options.budget = RamBudget::Entries(entries);
         self
     }
 

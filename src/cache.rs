@@ -20,7 +20,7 @@ use crate::{
         loads::LoadId,
     },
     stats::Stats,
-    tiers::{Copy, ReadCopy, Tiers},
+    tiers::{DiskCopy, ReadCopy, Tiers},
 };
 
 /// How often a look-up follows a record that reclaim moves from under it, before it gives up.
@@ -327,7 +327,7 @@ impl<K: Key, V: Value> Cache<K, V> {
     }
 
     /// A disk hit comes back into RAM, unless what it would push out has no way out.
-    fn promote(&self, hash: KeyHash, location: Location, copy: Copy<K, V>, guard: &Guard) {
+    fn promote(&self, hash: KeyHash, location: Location, copy: DiskCopy<K, V>, guard: &Guard) {
         let outlasts = self.tiers.expiry.is_outlasted_by(copy.expiry_s);
         let mut entry = self.tiers.entry_of_copy(hash, copy);
         let mut shard = self.tiers.shard(hash, guard);
@@ -336,10 +336,9 @@ impl<K: Key, V: Value> Cache<K, V> {
         let mut loan = Loan::None;
         if !self.tiers.budget.is_overloaded() && shard.may_promote(hash, location) {
             // A copy that outlasts the entry would be a hit again when the entry has expired.
-            let is_kept = !outlasts;
-            let is_ready = is_kept || self.tiers.invalidate(&shard, hash).is_ok();
+            let is_ready = !outlasts || self.tiers.invalidate(&shard, hash).is_ok();
             if is_ready && let Some(entry) = entry.take() {
-                if !is_kept {
+                if outlasts {
                     shard.forget_copies(hash);
                 }
                 loan = shard.promote(entry);

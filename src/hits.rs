@@ -1,11 +1,10 @@
 //! The count of RAM hits, which no two threads write on the same cache line.
 
-use std::{
-    cell::Cell,
-    sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
-};
+use std::cell::Cell;
 
 use crossbeam_utils::CachePadded;
+
+use crate::sync::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 /// Threads beyond this many share lanes.
 const LANES: usize = 32;

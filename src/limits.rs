@@ -6,23 +6,26 @@ use crate::{
     budget::Plan,
     error::Error,
     location::Location,
-    options::{Budget, Durability, KIB, MIB, Options, Overload, WriteBehind},
+    options::{Durability, KIB, MIB, Options, Overload, RamBudget, WriteBehind},
 };
 
 /// Stripes for each core: enough that two threads seldom meet at one.
 const STRIPES_PER_CORE: u64 = 16;
 /// A stripe whose share is smaller than this has too few entries for its policy to learn from.
 const STRIPE_SHARE_MIN: u64 = MIB;
-/// POLICY: no more stripes than entries by this.
+/// The same where the budget counts entries.
 const STRIPE_ENTRIES_MIN: u64 = 256;
+/// Ten bits of the hash: the hot table's tags are taken from below its top sixteen.
 const STRIPES_MAX: u64 = 1024;
 
+/// The limits that the builder documents at its methods.
 const RAM_ONLY_MIN: u64 = 64 * KIB;
 const RAM_MIN: u64 = MIB;
 const SEGMENT_MIN: u64 = 64 * KIB;
 const SEGMENTS_MIN: u64 = 4;
 const DISK_MAX: u64 = 64 << 40;
 const ENTRIES_MAX: u64 = 1 << 31;
+/// A larger write is no cheaper by the byte, and its records wait longer.
 const BATCH_MAX: u64 = MIB;
 const WRITE_BEHIND_MIN: Duration = Duration::from_millis(10);
 
@@ -95,15 +98,15 @@ fn disk_limits<K, V>(options: &Options<K, V>, dir: PathBuf) -> Result<DiskLimits
 /// What is gathered before it is written at once, out of the RAM budget.
 fn batch_bytes<K, V>(options: &Options<K, V>) -> u64 {
     match options.budget {
-        Budget::Bytes(bytes) => (bytes / 16).clamp(64 * KIB, BATCH_MAX),
-        Budget::Entries(_) => BATCH_MAX,
+        RamBudget::Bytes(bytes) => (bytes / 16).clamp(64 * KIB, BATCH_MAX),
+        RamBudget::Entries(_) => BATCH_MAX,
     }
 }
 
 fn stripes<K, V>(options: &Options<K, V>) -> Result<u64, Error> {
     let useful = match options.budget {
-        Budget::Bytes(bytes) => bytes / STRIPE_SHARE_MIN,
-        Budget::Entries(entries) => entries / STRIPE_ENTRIES_MIN,
+        RamBudget::Bytes(bytes) => bytes / STRIPE_SHARE_MIN,
+        RamBudget::Entries(entries) => entries / STRIPE_ENTRIES_MIN,
     };
     match options.stripes {
         Some(stripes) => {
@@ -124,7 +127,7 @@ fn stripes<K, V>(options: &Options<K, V>) -> Result<u64, Error> {
 fn plan<K, V>(options: &Options<K, V>, disk: Option<&DiskLimits>, stripes: u64) -> Result<Plan, Error> {
     let sheds = options.overload == Overload::Shed;
     match options.budget {
-        Budget::Bytes(bytes) => {
+        RamBudget::Bytes(bytes) => {
             check("ram", bytes, if disk.is_some() { RAM_MIN } else { RAM_ONLY_MIN }, u64::MAX)?;
             let batch = disk.map_or(0, |disk| disk.batch_bytes as u64);
             let leaving_max = disk.map_or(0, |_| (bytes / 8).min(16 * MIB));
@@ -132,7 +135,7 @@ fn plan<K, V>(options: &Options<K, V>, disk: Option<&DiskLimits>, stripes: u64) 
             let index_max = bytes / 100 * options.index_percent;
             Ok(Plan { pool, stripes, leaving_max, index_max, sheds, in_bytes: true })
         }
-        Budget::Entries(entries) => {
+        RamBudget::Entries(entries) => {
             check("ram_entries", entries, 1, ENTRIES_MAX)?;
             let leaving_max = (entries / 8).max(16);
             Ok(Plan { pool: entries, stripes, leaving_max, index_max: u64::MAX, sheds, in_bytes: false })

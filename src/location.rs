@@ -12,8 +12,8 @@ pub(crate) struct SegmentId(u32);
 
 impl SegmentId {
     const BITS: u32 = 30;
-    /// The last number there is: 4 PiB written at the smallest default segment. The appender stops
-    /// there with an error instead of starting over.
+    /// The last number there is: after 64 TiB written in the smallest segments, 4 PiB in the default
+    /// ones of a log of 64 MiB and more. The appender stops there with an error instead of starting over.
     pub(crate) const MAX: SegmentId = SegmentId((1 << Self::BITS) - 1);
 
     pub(crate) fn new(id: u32) -> Option<SegmentId> {

@@ -147,7 +147,7 @@ pub enum Overload {
 /// When an entry that stays in RAM is copied to the log, so that a crash does not lose it. The
 /// hottest entries never leave RAM: without it, a crash would lose just these.
 ///
-/// The background thread copies; no insert waits for it, only [`flush`](Cache::flush) does.
+/// The background thread copies; no insert waits for it, only [`flush`](crate::Cache::flush) does.
 ///
 /// # Examples
 ///
@@ -216,7 +216,7 @@ pub enum Admission {
 
 /// How large the RAM tier may grow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Budget {
+pub(crate) enum RamBudget {
     Bytes(u64),
     Entries(u64),
 }
@@ -229,7 +229,7 @@ pub(crate) type DiskFilter<K, V> = Arc<dyn Fn(&K, &V) -> bool + Send + Sync>;
 /// Everything that a builder was told, unchecked.
 pub(crate) struct Options<K, V> {
     pub(crate) dir: Option<PathBuf>,
-    pub(crate) budget: Budget,
+    pub(crate) budget: RamBudget,
     pub(crate) disk_bytes: u64,
     pub(crate) segment_bytes: Option<u64>,
     pub(crate) stripes: Option<u64>,
@@ -253,7 +253,7 @@ impl<K, V> Options<K, V> {
     pub(crate) fn new(dir: Option<PathBuf>) -> Options<K, V> {
         Options {
             dir,
-            budget: Budget::Bytes(64 * MIB),
+            budget: RamBudget::Bytes(64 * MIB),
             disk_bytes: GIB,
             segment_bytes: None,
             stripes: None,

@@ -1,10 +1,11 @@
 //! What the cache has done and holds.
 
-use std::{fmt, sync::atomic::Ordering::Relaxed, time::Duration};
+use std::{fmt, time::Duration};
 
 use crate::{
     codec::{Key, Value},
     log::{self, RecoveryReport},
+    sync::Ordering::Relaxed,
     tiers::Tiers,
 };
 
@@ -55,11 +56,13 @@ pub struct Stats {
     pub expired: u64,
     /// Evicted entries forgotten since the disk was behind and the cache does not wait.
     pub shed: u64,
-    /// Evicted entries forgotten since they are too large for the log.
+    /// Copies to disk given up since the entry is too large for the log. Here and in the next two: an
+    /// entry that was leaving RAM is forgotten with its copy, one that stays may be tried again.
     pub too_large: u64,
-    /// Evicted entries forgotten since they could not be encoded or the user's filter said no.
+    /// Copies given up since the entry could not be encoded, the user's filter said no, or it was about
+    /// to expire.
     pub unspillable: u64,
-    /// Evicted entries forgotten since the disk refused them.
+    /// Copies, or evicted entries, given up since the disk refused them.
     pub write_failures: u64,
     /// Entries on disk forgotten since they could not be read back whole.
     pub read_failures: u64,
@@ -175,7 +178,7 @@ impl Stats {
             spills: counts.spills,
             write_behinds: counts.write_behinds,
             reinsertions: counts.reinsertions,
-            reinserted_bytes_written: counts.reinserted_bytes,
+            reinserted_bytes_written: counts.reinserted_bytes_written,
             ram_bytes: tiers.ram_used(),
             index_bytes: tiers.budget.index_bytes(),
             queue_bytes: tiers.budget.leaving(),

@@ -1,13 +1,13 @@
-//! Atomics, locks and `Arc`: the one place from which the concurrent code takes them, so that a
-//! model checker's versions can be put in their place here and nowhere else.
+//! Locks and atomics: the one place from which every module takes them, so that which lock the
+//! cache is built on is decided here, and a checker of schedules is put in their place here.
+//!
+//! `Arc`, `OnceLock`, channels and threads are `std`'s, and the epoch is crossbeam's: no ordering
+//! that this code argues about is made by them, but the epoch's, which `shard/hot.rs` argues.
 //!
 //! Orderings are not re-exported under new names: a site says `Acquire` or `Relaxed` itself,
 //! beside the comment that names its partner.
 
-#[allow(unused_imports, reason = "the whole set stands here, whichever module uses which")]
 pub(crate) use parking_lot::{Condvar, Mutex, MutexGuard, RwLock};
-#[allow(unused_imports, reason = "the whole set stands here, whichever module uses which")]
-pub(crate) use std::sync::{
-    Arc,
-    atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence},
+pub(crate) use std::sync::atomic::{
+    AtomicBool, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering,
 };

@@ -30,8 +30,9 @@ const ENTRY_OVERHEAD_BYTES: u64 = 24;
 /// The part of its capacity that a stripe's displaced entries may weigh before the epoch is asked to
 /// move on. Seldom enough to cost little, often enough that the budget loses little.
 const LIMBO_SHARE: u64 = 32;
-/// But not for less than this, or tiny caches would ask each time.
-const LIMBO_MIN: u64 = 4 << 10;
+/// But not for less than this, or tiny caches would ask each time: in bytes, and in entries.
+const LIMBO_BYTES_MIN: u64 = 4 << 10;
+const LIMBO_ENTRIES_MIN: u64 = 64;
 
 /// The two tiers.
 pub(crate) struct Tiers<K, V> {
@@ -56,7 +57,7 @@ pub(crate) struct Tiers<K, V> {
 }
 
 /// A value that was read from disk.
-pub(crate) struct Copy<K, V> {
+pub(crate) struct DiskCopy<K, V> {
     pub(crate) value: V,
     /// Ready to be promoted, but for a key whose bytes make none.
     pub(crate) key: Option<K>,
@@ -66,7 +67,7 @@ pub(crate) struct Copy<K, V> {
 
 /// What came of reading a copy.
 pub(crate) enum ReadCopy<K, V> {
-    Value(Copy<K, V>),
+    Value(DiskCopy<K, V>),
     /// Its segment was reclaimed in the meantime; the index knows more.
     Moved,
     Nothing,
@@ -169,7 +170,7 @@ impl<K: Key, V: Value> Tiers<K, V> {
             return ReadCopy::Nothing;
         }
         match V::decode(found.bytes) {
-            Ok(value) => ReadCopy::Value(Copy { value, key, expiry_s: found.expiry, idle: found.idle }),
+            Ok(value) => ReadCopy::Value(DiskCopy { value, key, expiry_s: found.expiry, idle: found.idle }),
             Err(_) => {
                 self.forget_unreadable(log, hash, location, guard);
                 ReadCopy::Nothing
@@ -188,7 +189,7 @@ impl<K: Key, V: Value> Tiers<K, V> {
     }
 
     /// Makes an entry of what was read from disk.
-    pub(crate) fn entry_of_copy(&self, hash: KeyHash, copy: Copy<K, V>) -> Option<Entry<K, V>> {
+    pub(crate) fn entry_of_copy(&self, hash: KeyHash, copy: DiskCopy<K, V>) -> Option<Entry<K, V>> {
         let key = copy.key?;
         let weight = self.weight(&key, &copy.value);
         if weight > self.budget.weight_max() {
@@ -261,7 +262,8 @@ impl<K: Key, V: Value> Tiers<K, V> {
     /// No lock is held, since to flush may drop them here.
     pub(crate) fn collect(&self, hash: KeyHash, guard: &Guard) {
         let stripe = self.stripe(hash);
-        let limbo_max = (self.budget.capacity(0) / LIMBO_SHARE).max(LIMBO_MIN);
+        let least = if self.budget.is_in_bytes() { LIMBO_BYTES_MIN } else { LIMBO_ENTRIES_MIN };
+        let limbo_max = (self.budget.capacity(0) / LIMBO_SHARE).max(least);
         if stripe.hot.limbo_weight() > limbo_max {
             stripe.lock(guard).seal_retired();
             guard.flush();

@@ -312,8 +312,7 @@ impl Judge {
                     inserts_running.remove(&(key, version));
                     self.oracle.ended(key, version);
                     self.oracle.invalidated(key, starts[&(key, version)]);
-                    // An insert that overlaps a clear may have come before it.
-                    if self.clears_running == 0 && matches!(self.last.get(&key), Some(Last::Running)) {
+                    if matches!(self.last.get(&key), Some(Last::Running)) {
                         self.last.insert(key, Last::Inserted(version));
                     }
                 }
@@ -344,7 +343,12 @@ impl Judge {
 
     /// An operation on the key has begun, so nothing is owed of it any more.
     fn touched(&mut self, key: u64) {
-        self.last.insert(key, Last::Running);
+        // An insert that overlaps a clear may have come before it, whichever is acknowledged first.
+        if self.clears_running == 0 {
+            self.last.insert(key, Last::Running);
+        } else {
+            self.last.remove(&key);
+        }
         self.owed.remove(&key);
         self.flushing.values_mut().for_each(|flushing| _ = flushing.remove(&key));
     }

@@ -68,6 +68,15 @@ fn unsafe_is_where_it_may_be() {
     }
 }
 
+#[test]
+fn locks_and_atomics_come_from_one_place() {
+    for (path, text) in sources() {
+        let text = without_comments(&text);
+        let is_elsewhere = text.contains("parking_lot") || text.contains("atomic::");
+        assert!(!is_elsewhere || path == Path::new("sync.rs"), "{} goes past crate::sync", path.display());
+    }
+}
+
 /// The test reads what it thinks it reads.
 #[test]
 fn paths_are_found() {

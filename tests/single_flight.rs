@@ -279,8 +279,10 @@ fn a_budget_in_entries() {
     (0..10_000).for_each(|key| cache.insert(key, value(key, 1, 50)).unwrap());
     cache.check();
     let (len, hits) = (cache.len(), (0..10_000).filter(|key| cache.get(key).is_some()).count() as u64);
-    assert!((50..=100).contains(&len), "{len} entries of 100");
-    assert!(hits <= len && hits >= 50, "{hits} hits of {len} entries");
+    // All but one or two that the policy keeps free.
+    assert!((98..=100).contains(&len), "{len} entries of 100");
+    assert_eq!(cache.ram_bytes(), len);
+    assert!(hits <= len && hits >= 98, "{hits} hits of {len} entries");
 }
 
 #[test]

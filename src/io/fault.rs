@@ -3,16 +3,12 @@
 use std::{
     io::{self, ErrorKind},
     path::Path,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
-    },
+    sync::Arc,
     time::Duration,
 };
 
-use parking_lot::Mutex;
-
 use super::{Disk, Io, IoFile, Map, OpenMode};
+use crate::sync::{AtomicBool, AtomicU64, Mutex, Ordering::Relaxed};
 
 /// A `Disk` that any thread can make fail, and whose boot and clocks a test sets.
 #[derive(Clone, Debug, Default)]

@@ -5,16 +5,12 @@ use std::{
     collections::BTreeMap,
     io::{self, ErrorKind},
     path::{Path, PathBuf},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
-    },
+    sync::Arc,
     time::Duration,
 };
 
-use parking_lot::Mutex;
-
 use super::{Io, IoFile, Map, OpenMode};
+use crate::sync::{AtomicBool, Mutex, Ordering::Relaxed};
 
 /// Files in memory. A clone is another handle to the same files.
 #[derive(Clone, Debug, Default)]

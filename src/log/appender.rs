@@ -1,9 +1,6 @@
 //! Writing segments: one owner, no lock.
 
-use std::{
-    io,
-    sync::{Arc, atomic::Ordering::Relaxed},
-};
+use std::{io, mem, sync::Arc};
 
 use super::{
     Log,
@@ -17,8 +14,9 @@ use crate::{
     error::Error,
     hash::KeyHash,
     io::IoFile,
-    location::{Location, Seq},
+    location::{Location, SegmentId, Seq},
     options::ReadMode,
+    sync::Ordering::Relaxed,
 };
 
 /// A segment is sealed before its seqs span more than this, half of what the footer can express:
@@ -192,7 +190,7 @@ impl Appender {
             return Ok(());
         };
         let id = active.segment.id();
-        let footer = std::mem::take(&mut self.footer);
+        let footer = mem::take(&mut self.footer);
         let sealed = if footer.is_empty() {
             self.log.remove_segment(id);
             Ok(())
@@ -230,7 +228,6 @@ impl Appender {
             Ok(file_bytes) => {
                 let written = file_bytes - u64::from(active.end);
                 self.log.counters.footer_bytes.fetch_add(written, Relaxed);
-                self.log.counters.segments_sealed.fetch_add(1, Relaxed);
                 Segment::finished(
                     active.segment.header,
                     readable(&active.file, *file_bytes, self.log.options.read_mode),
@@ -287,8 +284,7 @@ impl Appender {
         place(active.segment.header.salt, active.end + start as u32)
     }
 
-    fn failed(&self, action: &'static str, id: crate::location::SegmentId, error: io::Error) -> Error {
-        self.log.counters.write_errors.fetch_add(1, Relaxed);
+    fn failed(&self, action: &'static str, id: SegmentId, error: io::Error) -> Error {
         failed(action, &self.log.directory.segment(id), error)
     }
 }

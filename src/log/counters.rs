@@ -1,6 +1,6 @@
 //! What the log has done since it was opened.
 
-use std::sync::atomic::AtomicU64;
+use crate::sync::AtomicU64;
 
 /// Counts for the statistics. All Relaxed: nothing correct depends on them.
 #[derive(Debug, Default)]
@@ -16,13 +16,5 @@ pub(crate) struct LogCounters {
     pub(crate) recovered_invalidated: AtomicU64,
     /// Records that recovery left out since they had expired.
     pub(crate) recovered_expired: AtomicU64,
-    /// Reads that the disk refused.
-    pub(crate) read_errors: AtomicU64,
-    /// Records, footers and snapshot blocks that failed their check.
-    pub(crate) damaged: AtomicU64,
-    /// Writes that the disk refused, of any file.
-    pub(crate) write_errors: AtomicU64,
-    pub(crate) segments_sealed: AtomicU64,
-    pub(crate) segments_unlinked: AtomicU64,
     pub(crate) segments_quarantined: AtomicU64,
 }

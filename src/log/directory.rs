@@ -6,13 +6,12 @@ use std::{
     sync::Arc,
 };
 
-use parking_lot::Mutex;
-
 use super::layout::LOCK_TEXT;
 use crate::{
     error::Error,
     io::{Io, IoFile, OpenMode},
     location::SegmentId,
+    sync::Mutex,
 };
 
 const LOCK: &str = "LOCK";

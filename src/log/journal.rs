@@ -2,8 +2,6 @@
 
 use std::{collections::VecDeque, io, sync::Arc};
 
-use parking_lot::Mutex;
-
 use super::{
     directory::Directory,
     invalidations::Invalidations,
@@ -14,6 +12,7 @@ use crate::{
     hash::KeyHash,
     io::{IoFile, OpenMode},
     location::{SegmentId, Seq},
+    sync::Mutex,
 };
 
 pub(crate) const HEADER_BYTES: usize = 64;

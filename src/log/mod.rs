@@ -35,13 +35,8 @@ mod table;
 use std::{
     io,
     path::PathBuf,
-    sync::{
-        Arc, OnceLock,
-        atomic::{AtomicU8, AtomicU64, Ordering::Relaxed},
-    },
+    sync::{Arc, OnceLock},
 };
-
-use parking_lot::{Mutex, RwLock};
 
 pub(crate) use self::{
     appender::Appender,
@@ -66,6 +61,7 @@ use crate::{
     io::{Io, IoFile, OpenMode},
     location::{Location, SegmentId, Seq},
     options::{Durability, OnMismatch, ReadMode},
+    sync::{AtomicU8, AtomicU64, Mutex, Ordering::Relaxed, RwLock},
     time::Clock,
 };
 
@@ -135,15 +131,19 @@ pub(crate) struct Log {
     seq: AtomicU64,
     /// Guards the list of segments; no I/O under it.
     table: RwLock<Table>,
-    /// Guards the journal's end. One append, or the creation of its next file, happens under it.
+    /// Guards the journal's files and its end: an append, the creation, sync and deletion of files
+    /// and recovery's look at them happen under it. `table` or `state` may be locked below it.
     journal: Mutex<Journal>,
-    /// Guards STATE's slots. Their writes, and nothing else, happen under it.
+    /// Guards STATE's slots. Their writes and syncs, or the file's end (`poison`), happen under it, and
+    /// nothing else is locked.
     state: Mutex<StateFile>,
-    /// FINE, COLD_NEXT_START or TAINTED; changed under `state`. Relaxed: it publishes nothing, and
-    /// who reads an old FINE writes to the journal and finds out.
+    /// FINE, COLD_NEXT_START or TAINTED; changed under `state`. Relaxed: it publishes nothing. Who
+    /// reads an old value writes to the journal or to STATE once more than needed, and is told by
+    /// that write what becomes of his own event.
     latch: AtomicU8,
     past: Past,
-    /// Id of the snapshot written by this run, and the seq at which it was begun.
+    /// Id of the snapshot written by this run, and the seq at which it was begun. Guards these two;
+    /// nothing else happens under it.
     snapshot: Mutex<Option<(u64, Seq)>>,
     counters: LogCounters,
 }
@@ -208,11 +208,7 @@ impl Log {
         match &read {
             Read::Hit(value) if self.clock_went_back(at, value.expiry) => return Read::Gone,
             Read::Damaged => {
-                self.counters.damaged.fetch_add(1, Relaxed);
                 segment.damaged.fetch_add(1, Relaxed);
-            }
-            Read::Failed(_) => {
-                self.counters.read_errors.fetch_add(1, Relaxed);
             }
             _ => {}
         }
@@ -222,9 +218,6 @@ impl Log {
     /// The whole record at `at`, to be appended again.
     pub(crate) fn read_record(&self, at: Location) -> Option<Record> {
         let record = self.segment(at)?.record(at);
-        if record.is_none() {
-            self.counters.damaged.fetch_add(1, Relaxed);
-        }
         record.filter(|record| !self.clock_went_back(at, record.expiry))
     }
 
@@ -308,12 +301,13 @@ impl Log {
         self.directory.sync()?;
         // An event since the snapshot was begun is not in it.
         let fresh = self.snapshot.lock().filter(|&(_, begun)| begun == self.peek_seq());
+        let next_segment = self.table.read().next_id;
         let mut file = self.state.lock();
         let state = State {
             clean: true,
             anchor: self.clock.anchor(),
             next_seq: self.peek_seq(),
-            next_segment: self.table.read().next_id,
+            next_segment,
             snapshot_id: fresh.map_or(0, |(id, _)| id),
             ..file.state
         };
@@ -366,7 +360,6 @@ impl Log {
                 self.counters.journal_records.fetch_add(1, Relaxed);
             }
             Err(error) => {
-                self.counters.write_errors.fetch_add(1, Relaxed);
                 tracing::warn!(%error, "the journal cannot be written; the next start will be cold");
                 self.poison()?;
             }
@@ -415,7 +408,6 @@ impl Log {
                 let path = self.directory.segment(id);
                 // Without a whole header it is deleted at the next start.
                 let _ = self.io.unlink(&path);
-                self.counters.write_errors.fetch_add(1, Relaxed);
                 Err(failed("creating", &path, error))
             }
         }
@@ -446,13 +438,9 @@ impl Log {
         let removed = self.table.write().remove(id);
         for id in removed {
             match self.io.unlink(&self.directory.segment(id)) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    self.counters.write_errors.fetch_add(1, Relaxed);
-                }
-                _ => {
-                    self.table.write().forget(id);
-                    self.counters.segments_unlinked.fetch_add(1, Relaxed);
-                }
+                // It lingers, and is tried again with the next one.
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {}
+                _ => self.table.write().forget(id),
             }
         }
     }
@@ -466,13 +454,11 @@ impl Log {
         let min_base_seq = self.table.read().min_base_seq().unwrap_or_else(|| self.peek_seq());
         if let Err(error) = journal.trim(min_base_seq, &self.state) {
             // Files too many are a matter of space, not of truth.
-            self.counters.write_errors.fetch_add(1, Relaxed);
             tracing::warn!(%error, "a journal file could not be deleted");
         }
     }
 
     fn snapshot_failed(&self, error: io::Error) -> Error {
-        self.counters.write_errors.fetch_add(1, Relaxed);
         failed("writing", &self.directory.snapshot(), error)
     }
 }

@@ -3,13 +3,8 @@
 use std::{
     collections::VecDeque,
     io,
-    sync::{
-        Arc, OnceLock,
-        atomic::{AtomicU8, AtomicU64, Ordering::Relaxed},
-    },
+    sync::{Arc, OnceLock},
 };
-
-use parking_lot::{Mutex, RwLock};
 
 use super::{
     Appender, FINE, Log, LogCounters, LogOptions, Opened, Past, Source,
@@ -27,9 +22,10 @@ use super::{
 };
 use crate::{
     error::Error,
-    io::{Io, OpenMode},
+    io::{Io, IoFile, OpenMode},
     location::{Location, SegmentId, Seq},
     options::{Durability, OnMismatch},
+    sync::{AtomicU8, AtomicU64, Mutex, Ordering::Relaxed, RwLock},
     time::Clock,
 };
 
@@ -418,11 +414,7 @@ struct Recovered {
     events: Vec<Event>,
 }
 
-fn read_trailer(
-    file: &dyn crate::io::IoFile,
-    header: &SegmentHeader,
-    file_bytes: u64,
-) -> io::Result<Option<Trailer>> {
+fn read_trailer(file: &dyn IoFile, header: &SegmentHeader, file_bytes: u64) -> io::Result<Option<Trailer>> {
     let Some(at) = file_bytes.checked_sub(TRAILER_BYTES as u64) else {
         return Ok(None);
     };

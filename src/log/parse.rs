@@ -34,8 +34,7 @@ pub fn parse_segment(bytes: &[u8]) -> usize {
     let Some(header) = bytes.first_chunk().and_then(SegmentHeader::decode) else {
         return 0;
     };
-    let disk = MemoryDisk::new();
-    disk.put(Path::new(DIR).join(format!("seg-{:08x}.log", header.id.get())), bytes.to_vec());
+    let disk = disk_with(&format!("seg-{:08x}.log", header.id.get()), bytes);
     let first = recover(&disk, header.epoch);
     let again = recover(&disk, header.epoch);
     assert_eq!(first, again, "the second open found something else");
@@ -54,7 +53,6 @@ struct Found {
 }
 
 fn recover(disk: &MemoryDisk, epoch: u64) -> Found {
-    disk.put(Path::new(DIR).join("LOCK"), LOCK_TEXT.to_vec());
     let directory = enter(disk);
     let begun = StateFile::begin(&directory, state(&directory, epoch)).expect("memory takes all writes");
     drop((begun, directory));
@@ -99,9 +97,7 @@ pub fn parse_journal(bytes: &[u8]) -> usize {
     let Some(end) = number.checked_add(1) else {
         return 0;
     };
-    let disk = MemoryDisk::new();
-    disk.put(Path::new(DIR).join(format!("inv-{number:08x}.log")), bytes.to_vec());
-    disk.put(Path::new(DIR).join("LOCK"), LOCK_TEXT.to_vec());
+    let disk = disk_with(&format!("inv-{number:08x}.log"), bytes);
     let directory = enter(&disk);
     let state = State { journals: (number, end), ..state(&directory, epoch) };
     let headers = journal::read_headers(&directory, &state);
@@ -150,9 +146,7 @@ pub fn parse_snapshot(bytes: &[u8]) -> usize {
     else {
         return 0;
     };
-    let disk = MemoryDisk::new();
-    disk.put(Path::new(DIR).join("index.snap"), bytes.to_vec());
-    disk.put(Path::new(DIR).join("LOCK"), LOCK_TEXT.to_vec());
+    let disk = disk_with("index.snap", bytes);
     let Some(reader) = SnapshotReader::open(&enter(&disk), epoch, id) else {
         return 0;
     };
@@ -178,9 +172,7 @@ pub fn parse_snapshot(bytes: &[u8]) -> usize {
 ///
 /// If an older whole slot was preferred, or what was read is not what would be written.
 pub fn parse_state(bytes: &[u8]) -> u64 {
-    let disk = MemoryDisk::new();
-    disk.put(Path::new(DIR).join("STATE"), bytes.to_vec());
-    disk.put(Path::new(DIR).join("LOCK"), LOCK_TEXT.to_vec());
+    let disk = disk_with("STATE", bytes);
     let Ok(Some(found)) = StateFile::load(&enter(&disk)) else {
         return 0;
     };
@@ -193,6 +185,14 @@ pub fn parse_state(bytes: &[u8]) -> u64 {
         }
     }
     found.generation
+}
+
+/// A cache's directory with this one file.
+fn disk_with(name: &str, bytes: &[u8]) -> MemoryDisk {
+    let disk = MemoryDisk::new();
+    disk.put(Path::new(DIR).join("LOCK"), LOCK_TEXT.to_vec());
+    disk.put(Path::new(DIR).join(name), bytes.to_vec());
+    disk
 }
 
 fn enter(disk: &MemoryDisk) -> Arc<Directory> {

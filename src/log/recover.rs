@@ -1,6 +1,6 @@
 //! Finding what of the past is alive, without an index.
 
-use std::{ops::Range, sync::atomic::Ordering::Relaxed};
+use std::ops::Range;
 
 use super::{
     Log,
@@ -10,7 +10,7 @@ use super::{
     segment::{self, Segment},
     state::State,
 };
-use crate::{hash::KeyHash, location::Location};
+use crate::{hash::KeyHash, location::Location, sync::Ordering::Relaxed};
 
 impl Log {
     /// The live records of these stripes' hashes, newest first: the first of a hash counts, the
@@ -65,16 +65,12 @@ impl Log {
         let dead = match segment.entries() {
             Ok((entries, true)) => return entries,
             Ok((entries, false)) => {
-                self.counters.damaged.fetch_add(1, Relaxed);
                 let end = entries
                     .last()
                     .map_or(segment::HEADER_BYTES as u32, |entry| entry.location.offset() + entry.len);
                 (entries, Event::TailDead(segment.id(), end))
             }
-            Err(_) => {
-                self.counters.read_errors.fetch_add(1, Relaxed);
-                (Vec::new(), Event::SegmentDead(segment.id()))
-            }
+            Err(_) => (Vec::new(), Event::SegmentDead(segment.id())),
         };
         // If even that fails, `ensure_durable` stands in every later change's way.
         let _ = self.record(dead.1);

@@ -1,12 +1,6 @@
 //! One log file: appended to while active, immutable once sealed, unlinked once reclaimed.
 
-use std::{
-    io,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU32, Ordering},
-    },
-};
+use std::{io, sync::Arc};
 
 use super::{
     footer::{FooterEntry, Trailer},
@@ -17,6 +11,10 @@ use super::{
 use crate::{
     io::{IoFile, Map},
     location::{Location, SegmentId, Seq},
+    sync::{
+        AtomicBool, AtomicU32,
+        Ordering::{Acquire, Release},
+    },
 };
 
 pub(crate) const HEADER_BYTES: usize = 64;
@@ -200,16 +198,17 @@ impl Segment {
     /// Lets readers see the records below `end`.
     pub(crate) fn publish(&self, end: u32) {
         // Release; pairs with the Acquire in `end`: whoever reads the new end reads written bytes.
-        self.readable.store(end, Ordering::Release);
+        self.readable.store(end, Release);
     }
 
     /// The end of the records.
     pub(crate) fn end(&self) -> u32 {
-        self.readable.load(Ordering::Acquire)
+        self.readable.load(Acquire)
     }
 
     /// The value at `at`, if the record there is `key`'s. Copies first and verifies the copies.
     pub(crate) fn read(&self, at: Location, key: &[u8]) -> Read {
+        /// Header and key of nearly every record, on the stack.
         const SMALL_BYTES: usize = 256;
         let (offset, end) = (at.offset(), self.end());
         let wanted = record::HEADER_BYTES + key.len();

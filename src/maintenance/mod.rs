@@ -35,10 +35,13 @@ const PAUSE: Duration = Duration::from_millis(50);
 const SWEEPS: u32 = 4;
 /// Entries that a sweep looks at under one lock.
 const SWEEP_STEPS: usize = 128;
-/// Write-behind's longest pause between two sweeps.
+/// Write-behind's longest pause between two sweeps, so that an interval without end is no overflow.
 const COPY_SWEEP_MAX: Duration = Duration::from_secs(24 * 3600);
 /// How often expired entries are swept out, if write-behind does not sweep more often.
 const EXPIRY_SWEEP: Duration = Duration::from_secs(1);
+/// How often a flush goes through RAM. Each pass writes again what the one before has reclaimed, which
+/// is less each time, unless the disk is smaller than RAM: then it would go round for ever.
+const FLUSH_PASSES_MAX: usize = 3;
 
 /// The maintenance thread's own state. Nothing here is shared.
 pub(crate) struct Maintenance<K, V> {
@@ -51,6 +54,8 @@ pub(crate) struct Maintenance<K, V> {
     value_bytes: Vec<u8>,
     health: Health,
     reclaim: Option<Reclaim>,
+    /// Segments reclaimed so far.
+    buried: u64,
     /// The log has been full once.
     has_wrapped: bool,
     /// The user has been told that the index is full before the disk.
@@ -70,6 +75,7 @@ impl<K: Key, V: Value> Maintenance<K, V> {
             value_bytes: Vec::new(),
             health: Health::default(),
             reclaim: None,
+            buried: 0,
             has_wrapped: false,
             has_warned: false,
             next_sweep: Instant::now(),
@@ -120,10 +126,23 @@ impl<K: Key, V: Value> Maintenance<K, V> {
         let _ = call.answer.send(result);
     }
 
-    /// Copies everything that is only in RAM to disk.
+    /// Copies everything that is only in RAM to disk. A segment that makes room for it takes the copies
+    /// of entries in RAM along, also of those that were already passed: without another pass, a close
+    /// would forget the entries that have been in RAM for longest.
     fn flush(&mut self, deadline: Option<Instant>) -> Result<(), Error> {
         let failures = self.health.failures();
         self.retry_disk();
+        for _ in 0..FLUSH_PASSES_MAX {
+            let buried = self.buried;
+            self.flush_once(deadline);
+            if self.buried == buried {
+                break;
+            }
+        }
+        self.health.result_since(failures)
+    }
+
+    fn flush_once(&mut self, deadline: Option<Instant>) {
         for stripe in 0..self.tiers.stripes.len() {
             let mut next = Some(SlotId(0));
             while let Some(from) = next {
@@ -137,7 +156,6 @@ impl<K: Key, V: Value> Maintenance<K, V> {
             self.spill_stripe(stripe);
         }
         self.write_batch();
-        self.health.result_since(failures)
     }
 
     /// Forgets everything. Nothing is in flight between the barrier and the last stripe, since

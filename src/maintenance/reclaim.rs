@@ -206,6 +206,7 @@ impl<K: Key, V: Value> Maintenance<K, V> {
             });
         }
         self.log().unlink(id);
+        self.buried += 1;
         true
     }
 }

@@ -1,9 +1,6 @@
 //! The way to disk: encode, stage, check and accept in one step, write, commit.
 
-use std::{
-    panic::{AssertUnwindSafe, catch_unwind},
-    sync::atomic::Ordering::Relaxed,
-};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crossbeam_epoch as epoch;
 
@@ -13,11 +10,13 @@ use crate::{
     error::Error,
     hash::KeyHash,
     location::Location,
+    log::Log,
     shard::{
         DiskState, Shard,
         entry::{Entry, Meta},
         pending::Pending,
     },
+    sync::Ordering::Relaxed,
     tiers::Tiers,
 };
 
@@ -214,7 +213,7 @@ impl InFlight {
         }
     }
 
-    fn commit<K: Key, V: Value>(self, shard: &mut Shard<'_, K, V>, log: Option<&crate::log::Log>) {
+    fn commit<K: Key, V: Value>(self, shard: &mut Shard<'_, K, V>, log: Option<&Log>) {
         match self {
             InFlight::Copy { hash, location } => {
                 if shard.commit(hash, location).is_err() {
@@ -227,7 +226,7 @@ impl InFlight {
             }
             InFlight::Reinsertion { hash, from, to, len } => {
                 shard.counts().reinsertions += u64::from(shard.relocate(hash, from, to));
-                shard.counts().reinserted_bytes += len;
+                shard.counts().reinserted_bytes_written += len;
             }
         }
     }

@@ -1,10 +1,10 @@
 //! What is written to the log when it leaves RAM.
 
-use std::sync::atomic::Ordering::Relaxed;
-
-use super::entry::{Flags, Meta};
-use super::ghost::Ghost;
-use crate::{hash::KeyHash, options::Admission};
+use super::{
+    entry::{Flags, Meta},
+    ghost::Ghost,
+};
+use crate::{hash::KeyHash, options::Admission, sync::Ordering::Relaxed};
 
 /// The chance of an entry that nothing speaks for, of `u32::MAX`.
 const COIN: u32 = u32::MAX / 10;

@@ -8,14 +8,12 @@
 //! What has left is remembered by two ghosts. A key that returns soon after it left S says that S
 //! was too small, one that returns soon after it left M says that M was, and S's share follows.
 
-use std::sync::atomic::Ordering::Relaxed;
-
-use super::entry::{Meta, SlotId};
-use super::ghost::Ghost;
-use super::ring::{MAIN, Ring};
-
-/// The low two bits of `Meta::refs`: hits since a hand last came by.
-const COUNT: u8 = 3;
+use super::{
+    entry::{COUNT, Meta, SlotId},
+    ghost::Ghost,
+    ring::{MAIN, Ring},
+};
+use crate::sync::Ordering::Relaxed;
 
 /// The bit of `Meta::refs` of an entry that starts another round in S: its count is credit from
 /// the round before and outlives the hand that clears bursts.

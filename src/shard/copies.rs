@@ -1,7 +1,5 @@
 //! Copies of entries: on their way to disk, there, and in the index that names them.
 
-use std::sync::atomic::Ordering::Relaxed;
-
 use super::{
     Held, Shard,
     cold::{Cold, Packed},
@@ -11,6 +9,7 @@ use super::{
 use crate::{
     hash::KeyHash,
     location::{Location, SegmentId},
+    sync::Ordering::Relaxed,
 };
 
 /// The two hashes are the same, the keys are not.
@@ -118,7 +117,8 @@ impl<'g, K: Eq + Held, V: Held> Shard<'g, K, V> {
         copy.is_some_and(|copy| self.cancel(hash, copy))
     }
 
-    /// Marks the entry and queues it. The caller has seen that no copy of its hash is pending.
+    /// Marks the entry and queues it, unless a copy of its hash is pending: of another key, then, since
+    /// callers ask for none where the entry has its own. A later sweep asks again.
     pub(crate) fn queue_copy(&mut self, slot: SlotId) {
         let meta = self.meta(slot);
         if self.state.copies.get(meta.hash).is_none() {

@@ -21,5 +21,5 @@ macro_rules! counts {
 counts! {
     ram_hits disk_hits misses inserts removes loads loads_overtaken
     evictions clean_evictions refused expired shed too_large unspillable write_failures read_failures
-    reclaimed spills write_behinds reinsertions reinserted_bytes
+    reclaimed spills write_behinds reinsertions reinserted_bytes_written
 }

@@ -1,8 +1,9 @@
 //! One resident entry: a key, its value, and what the policy and the tiers know about it.
 
-use std::sync::atomic::{AtomicU8, AtomicU32, Ordering::Relaxed};
-
-use crate::hash::KeyHash;
+use crate::{
+    hash::KeyHash,
+    sync::{AtomicU8, AtomicU32, Ordering::Relaxed},
+};
 
 /// The number of a place in a stripe's slab. Stable while the entry is resident; used again only
 /// after every reader that could have seen the old entry has gone.
@@ -18,12 +19,15 @@ pub(crate) struct Entry<K, V> {
     pub(crate) value: V,
 }
 
+/// The low two bits of [`Meta::refs`]: hits since a hand last came by.
+pub(super) const COUNT: u8 = 3;
+
 /// Everything about an entry but its key and value.
 ///
 /// All fields that change are atomics with Relaxed ordering, since readers look at the entry
-/// without the stripe's lock. Only `refs` and `touched` are written without it, and both are
-/// hints: a lost update makes an entry look colder than it is. Everything else is written and
-/// read under the lock, which orders it.
+/// without the stripe's lock. Only `refs` and `touched` are written without it. `refs` is a hint: an
+/// update that a hit and a hand make at once and one of them loses is a count more or less.
+/// `touched` only rises. Everything else is written and read under the lock, which orders it.
 #[derive(Debug)]
 pub(crate) struct Meta {
     pub(crate) hash: KeyHash,
@@ -33,11 +37,11 @@ pub(crate) struct Meta {
     pub(crate) deadline: u32,
     /// When it was last hit, in ticks; kept only with time-to-idle.
     pub(crate) touched: AtomicU32,
-    /// Its place in one of the policy's rings.
+    /// Its place in one of the policy's rings; the top bit says in which.
     pub(crate) place: AtomicU32,
     /// CLOCK count 0..=3 and the CARRY bit.
     pub(crate) refs: AtomicU8,
-    /// DUET's frequency 0..=7; the ring's bit is the policy's.
+    /// DUET's frequency 0..=7.
     pub(crate) freq: AtomicU8,
     /// [`Flags`].
     flags: AtomicU8,
@@ -77,11 +81,12 @@ impl Meta {
         }
     }
 
-    /// Counts a hit: the only write a hit makes, and none at all once the count is at its maximum.
+    /// Counts a hit: but for `touched`, the only write that a hit makes to the entry, and none at all
+    /// once the count is at its maximum.
     #[inline]
     pub(crate) fn hit(&self) {
         let refs = self.refs.load(Relaxed);
-        if refs & 3 < 3 {
+        if refs & COUNT < COUNT {
             self.refs.store(refs + 1, Relaxed);
         }
     }

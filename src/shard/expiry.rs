@@ -1,15 +1,12 @@
 //! When entries expire: ticks in RAM, seconds on disk, and the defaults that the user set.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
-    },
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use super::entry::Meta;
-use crate::time::Clock;
+use crate::{
+    sync::{AtomicBool, Ordering::Relaxed},
+    time::Clock,
+};
 
 /// Milliseconds in a tick. 2^32 ticks are two years and eight months.
 const TICK_MS: u64 = 20;

@@ -43,6 +43,7 @@ use std::{
     fmt, mem,
     panic::{AssertUnwindSafe, catch_unwind},
     ptr,
+    sync::Arc,
 };
 
 use crossbeam_epoch::Guard;
@@ -56,7 +57,7 @@ use super::{
 use crate::{
     hash::KeyHash,
     sync::{
-        Arc, AtomicPtr, AtomicU64, AtomicUsize, Mutex,
+        AtomicPtr, AtomicU64, AtomicUsize, Mutex,
         Ordering::{AcqRel, Acquire, Relaxed},
     },
 };

@@ -14,8 +14,8 @@
 //! decided on and does nothing if the key has moved since. That one comparison is all the
 //! coordination that RAM, log and reclaim need: a slow reader cannot bring a removed value back.
 //!
-//! A shard does no I/O, calls no user code but `K::eq`, and takes no second lock. Entries that it
-//! displaces are dropped through the epoch, after the lock is gone.
+//! A shard does no I/O, calls no user code but `K::eq`, and takes no lock but, for a moment, the
+//! hot table's list of freed slots. Entries that it displaces are dropped through the epoch, after the lock is gone.
 
 pub(crate) mod admission;
 pub(crate) mod clock;
@@ -55,7 +55,10 @@ use crate::{
     budget::Budget,
     hash::KeyHash,
     location::Location,
-    sync::{AtomicBool, Mutex, MutexGuard, Ordering::Acquire, Ordering::Release},
+    sync::{
+        AtomicBool, Mutex, MutexGuard,
+        Ordering::{Acquire, Release},
+    },
 };
 
 /// What a key or value must be to live in a table that any thread reads and drops from.
@@ -120,8 +123,9 @@ struct State<K, V> {
 /// What the shard may ask of the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum DiskState {
-    /// There is none, or it fails: what leaves RAM is forgotten.
+    /// There is none: what leaves RAM is forgotten.
     Absent,
+    /// It refused the last write: what leaves RAM is forgotten, and counted as that.
     Failing,
     /// It takes what leaves RAM.
     Filling,
@@ -249,9 +253,10 @@ impl<'g, K: Eq + Held, V: Held> Shard<'g, K, V> {
         self.state.clock.steps()
     }
 
-    /// The weight of all resident entries, and of those that wait for the last reader to leave.
+    /// The weight of all resident entries; in bytes, also of those that wait for the last reader to leave.
     pub(crate) fn resident_weight(&self) -> u64 {
-        self.state.clock.bytes() + self.state.leaving + self.hot.limbo_weight()
+        let limbo = if self.state.budget.is_in_bytes() { self.hot.limbo_weight() } else { 0 };
+        self.state.clock.bytes() + self.state.leaving + limbo
     }
 
     /// Hands what was displaced to the epoch.

@@ -1,13 +1,13 @@
 //! The moves that an operation makes: in, over, back from disk, and out.
 
-use std::{borrow::Borrow, mem, sync::atomic::Ordering::Relaxed};
+use std::{borrow::Borrow, mem};
 
 use super::{
     DiskState, Found, Held, Loan, Shard, View,
     cold::Cold,
     entry::{Entry, Flags, Meta, SlotId},
 };
-use crate::{hash::KeyHash, location::Location};
+use crate::{hash::KeyHash, location::Location, sync::Ordering::Relaxed};
 
 /// Entries that an insert looks at for expired ones: more than one, so that they cannot pile up.
 const SWEEP_STEPS: usize = 2;
@@ -166,9 +166,10 @@ impl<'g, K: Eq + Held, V: Held> Shard<'g, K, V> {
 
     /// What the entries may weigh now: what is displaced and not yet freed takes from it. But to
     /// evict ever more while a reader holds the epoch would free nothing, so it takes an eighth at most.
+    /// A budget in entries counts those that can be found.
     fn capacity(&self) -> u64 {
         let share = self.state.budget.capacity(self.state.borrowed);
-        share - self.limbo.min(share / 8)
+        if self.state.budget.is_in_bytes() { share - self.limbo.min(share / 8) } else { share }
     }
 
     /// Looks at what waits for the epoch once an operation, before its own evictions join it.
@@ -254,6 +255,8 @@ impl<'g, K: Eq + Held, V: Held> Shard<'g, K, V> {
     pub(super) fn expire(&mut self, slot: SlotId) {
         let meta = self.meta(slot);
         if meta.has(Flags::PENDING) {
+            // The copy's end decides: the encoder gives up what has expired, and the next look or
+            // sweep finds the entry alone.
             return;
         }
         self.state.counts.expired += 1;

@@ -1,10 +1,12 @@
 //! A FIFO of slots whose entries know where they stand, so that any of them can leave at once.
 
 use std::collections::VecDeque;
-use std::sync::atomic::Ordering::Relaxed;
 
-use super::clock::Residents;
-use super::entry::{Meta, SlotId};
+use super::{
+    clock::Residents,
+    entry::{Meta, SlotId},
+};
+use crate::sync::Ordering::Relaxed;
 
 /// What a removed entry leaves in its place. No slab is that long.
 const VACANT: SlotId = SlotId(u32::MAX);

@@ -1,6 +1,5 @@
 use std::{
     collections::HashMap,
-    sync::atomic::AtomicBool,
     thread,
     time::{Duration, Instant},
 };
@@ -8,7 +7,10 @@ use std::{
 use crossbeam_epoch::pin;
 
 use super::*;
-use crate::shard::entry::Meta;
+use crate::{
+    shard::entry::Meta,
+    sync::{AtomicBool, Ordering::Release},
+};
 
 /// Runs what the epoch holds back, once nobody else is pinned.
 fn flush_epoch() {
@@ -310,7 +312,7 @@ fn readers_see_whole_and_current_values() {
                     hot.insert(writer, fresh, &guard);
                 }
             }
-            done[key as usize].store(version, std::sync::atomic::Ordering::Release);
+            done[key as usize].store(version, Release);
         }
     };
     let read = |mut random: u64| {

@@ -1,0 +1,115 @@
+//! What operations cost the disk, counted by the cache and by the disk itself; and what each
+//! durability keeps for it.
+
+use std::{
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use embercache::{Admission, Builder, Cache, Durability, KIB, MIB, Start, WriteBehind, testing::MemoryDisk};
+
+fn builder(disk: &MemoryDisk) -> Builder<u64, Vec<u8>> {
+    Cache::builder("cache")
+        .ram(MIB)
+        .disk(16 * MIB)
+        .segment_size(256 * KIB)
+        .admission(Admission::All)
+        .write_behind(WriteBehind::Never)
+        .io(Arc::new(disk.clone()))
+}
+
+/// R3: no copy on disk, no journal write.
+#[test]
+fn the_journal_is_written_for_copies_on_disk_only() {
+    let cache = builder(&MemoryDisk::new()).open().unwrap();
+    for key in 0..500 {
+        cache.insert(key, vec![1; 100]).unwrap();
+        cache.insert(key, vec![2; 100]).unwrap();
+        cache.remove(&key).unwrap();
+        cache.insert(key, vec![3; 100]).unwrap();
+    }
+    assert_eq!(cache.stats().journal_records, 0);
+    cache.flush().unwrap();
+    assert_eq!(cache.stats().disk_entries, 500);
+    (0..200).for_each(|key| cache.insert(key, vec![4; 100]).unwrap());
+    (200..300).for_each(|key| assert!(cache.remove(&key).unwrap()));
+    (0..300).for_each(|key| cache.insert(key, vec![5; 100]).unwrap());
+    assert_eq!(cache.stats().journal_records, 300, "one for each copy that was made void");
+}
+
+/// A promoted entry remembers its copy: to evict it again writes nothing.
+#[test]
+fn to_evict_what_was_promoted_writes_nothing() {
+    let cache = builder(&MemoryDisk::new()).open().unwrap();
+    (0..5_000).for_each(|key| cache.insert(key, vec![1; 1_000]).unwrap());
+    cache.flush().unwrap();
+    let before = cache.stats();
+    for key in 0..5_000 {
+        assert_eq!(cache.get(&key), Some(vec![1; 1_000]));
+    }
+    let after = cache.stats();
+    assert!(after.disk_hits > before.disk_hits + 4_000);
+    assert!(after.clean_evictions > before.clean_evictions + 3_000);
+    assert_eq!(after.record_bytes_written, before.record_bytes_written);
+    assert_eq!(after.journal_records, 0);
+}
+
+/// What is overwritten again and again costs a copy and a journal record an interval, or few more.
+#[test]
+fn write_behind_costs_little_for_what_changes_all_the_time() {
+    let interval = Duration::from_millis(200);
+    let cache = builder(&MemoryDisk::new()).write_behind(WriteBehind::After(interval)).open().unwrap();
+    let started = Instant::now();
+    let mut overwrites = 0;
+    while started.elapsed() < 10 * interval {
+        cache.insert(1, vec![1; 100]).unwrap();
+        cache.get(&1);
+        overwrites += 1;
+        thread::sleep(Duration::from_millis(1));
+    }
+    let stats = cache.stats();
+    assert!(overwrites > 200, "{overwrites} overwrites");
+    assert!(stats.write_behinds <= 20, "{} copies in ten intervals", stats.write_behinds);
+    assert!(stats.journal_records <= 20, "{} journal records in ten intervals", stats.journal_records);
+    // And one that stays is copied, once.
+    cache.insert(2, vec![2; 100]).unwrap();
+    cache.get(&2);
+    thread::sleep(2 * interval);
+    assert!(cache.stats().write_behinds > stats.write_behinds);
+}
+
+/// Write-through copies every insert at once.
+#[test]
+fn write_through_needs_no_flush() {
+    let cache = builder(&MemoryDisk::new()).write_behind(WriteBehind::Through).open().unwrap();
+    (0..100).for_each(|key| cache.insert(key, vec![1; 100]).unwrap());
+    let started = Instant::now();
+    while cache.stats().disk_entries < 100 {
+        assert!(started.elapsed() < Duration::from_secs(20), "{}", cache.stats());
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// `Clean` pays nothing for invalidations, and keeps a clean close alone.
+#[test]
+fn clean_durability_keeps_a_clean_close_only() {
+    let disk = MemoryDisk::new();
+    let open = |disk: &MemoryDisk| builder(disk).durability(Durability::Clean).open().unwrap();
+    let cache = open(&disk);
+    (0..100).for_each(|key| cache.insert(key, vec![1; 100]).unwrap());
+    cache.flush().unwrap();
+    (0..50).for_each(|key| cache.insert(key, vec![2; 100]).unwrap());
+    assert_eq!(cache.stats().journal_records, 0);
+
+    let killed = open(&disk.after_kill());
+    assert_eq!(killed.stats().recovery.start, Start::Unclean);
+    assert_eq!(killed.len(), 0);
+
+    cache.close().unwrap();
+    let again = open(&disk);
+    assert_eq!(again.stats().recovery.start, Start::Clean);
+    for key in 0..100 {
+        assert_eq!(again.get(&key), Some(vec![if key < 50 { 2 } else { 1 }; 100]));
+    }
+}

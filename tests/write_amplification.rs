@@ -1,0 +1,49 @@
+//! What the stats say was written is what the kernel was given. Alone in its process, since the
+//! kernel counts by process.
+
+use std::fs;
+
+use embercache::{Admission, Cache, KIB, MIB};
+
+/// Bytes that this process has passed to write calls.
+fn written() -> u64 {
+    let io = fs::read_to_string("/proc/self/io").unwrap();
+    let line = io.lines().find_map(|line| line.strip_prefix("wchar: ")).unwrap();
+    line.parse().unwrap()
+}
+
+/// Reclaim runs all the time, and writes what was read again, at most a quarter of each segment.
+#[test]
+#[cfg_attr(not(target_os = "linux"), ignore = "there is no /proc")]
+fn the_stats_say_what_was_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let before = written();
+    let cache: Cache<u64, Vec<u8>> = Cache::builder(dir.path().join("cache"))
+        .ram_entries(200)
+        .disk(2 * MIB)
+        .segment_size(64 * KIB)
+        .admission(Admission::All)
+        .open()
+        .unwrap();
+    for round in 0..4 {
+        for key in 0..4_000_u64 {
+            cache.insert(key, vec![round; 800]).unwrap();
+            cache.get(&(key / 4 * 4).saturating_sub(1_200));
+        }
+    }
+    cache.flush().unwrap();
+    let stats = cache.stats();
+    let passed = (written() - before) as f64;
+    assert!(stats.reclaimed > 1_000 && stats.reinsertions > 500, "{stats:#?}");
+    // 800 bytes of value, 8 of key, 32 of header, on a boundary of 16. A record that was overwritten
+    // while it was written again counts as bytes, and not as a reinsertion.
+    let rewritten = stats.reinserted_bytes_written / 848;
+    assert_eq!(stats.reinserted_bytes_written % 848, 0);
+    assert!((stats.reinsertions..stats.reinsertions * 11 / 10).contains(&rewritten), "{stats:#?}");
+    let new = (stats.record_bytes_written - stats.reinserted_bytes_written) as f64;
+    let amplification = stats.write_amplification();
+    assert!((amplification * new / passed - 1.0).abs() < 0.02, "{amplification} of {new}, not {passed}");
+    assert!((1.05..1.45).contains(&amplification), "{amplification}");
+    assert!(stats.disk_bytes <= 2 * MIB + 2 * 64 * KIB, "{} bytes on disk", stats.disk_bytes);
+    cache.check();
+}
