@@ -179,7 +179,9 @@ impl SnapshotReader {
             return None;
         }
         let blocks = bytes.chunks_exact(BLOCK_ENTRY_BYTES).map(Block::decode).collect();
-        Some(SnapshotReader { file, file_bytes, header, blocks })
+        let reader = SnapshotReader { file, file_bytes, header, blocks };
+        // Blocks that overlap could ask for more memory than the file has bytes.
+        (reader.len().saturating_mul(SLOT_BYTES as u64) <= file_bytes).then_some(reader)
     }
 
     /// The slots in all blocks.
