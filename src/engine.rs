@@ -71,22 +71,32 @@ impl<K: Key, V: Value> Engine<K, V> {
     }
 
     pub(crate) fn close(&self) -> Result<(), Error> {
-        let mut thread = self.thread.lock();
         if self.tiers.log.is_none() {
             self.tiers.for_each_shard(|shard| shard.close());
             return Ok(());
         }
-        let Some(thread) = thread.take() else { return Ok(()) };
         if self.tiers.bell.is_attendant() {
-            // The last handle lay in a value that this thread has just dropped. It closes the cache
-            // when it is done with what it is doing; nobody waits for it.
-            return self.tiers.bell.post(Request::Close).map(drop);
+            // User code that the maintenance thread runs; or the last handle lay in a value that it
+            // has just dropped. It closes when it is done with what it is doing; nobody waits for it,
+            // least of all by the lock below.
+            return if_not_ended(self.tiers.bell.post(Request::Close).map(drop));
         }
-        let closed = self.tiers.bell.call(Request::Close);
+        let mut thread = self.thread.lock();
+        let Some(thread) = thread.take() else { return Ok(()) };
+        let closed = if_not_ended(self.tiers.bell.call(Request::Close));
         if thread.join().is_err() {
             tracing::error!("the maintenance thread panicked");
+            return Err(Error::Closed);
         }
         closed
+    }
+}
+
+/// To close what has closed already is fine.
+fn if_not_ended(closed: Result<(), Error>) -> Result<(), Error> {
+    match closed {
+        Err(Error::Closed) => Ok(()),
+        closed => closed,
     }
 }
 

@@ -203,3 +203,28 @@ fn a_dead_lease_harms_nobody() {
     assert!(lease.fill(vec![1; 2 << 20]).is_err(), "it is too large");
     assert_eq!(cache.get(&1), Some(vec![2]));
 }
+
+/// The maintenance thread's filter closes the cache, while another thread does.
+#[test]
+fn user_code_may_close_the_cache() {
+    ends(|| {
+        let dir = tempfile::tempdir().unwrap();
+        let handle: Arc<Mutex<Option<Cache<u64, u64>>>> = Arc::default();
+        let closes = Arc::clone(&handle);
+        let cache: Cache<u64, u64> = Cache::builder(dir.path().join("cache"))
+            .ram(MIB)
+            .disk(MIB)
+            .disk_filter(move |_, _| {
+                let cache = closes.lock().unwrap().clone();
+                cache.is_none_or(|cache| cache.close().is_ok())
+            })
+            .open()
+            .unwrap();
+        *handle.lock().unwrap() = Some(cache.clone());
+        (0..100).for_each(|key| cache.insert(key, key).unwrap());
+        cache.close().unwrap();
+        cache.close().unwrap();
+        assert_eq!(cache.get(&1), None);
+        *handle.lock().unwrap() = None;
+    });
+}

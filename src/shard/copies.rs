@@ -131,6 +131,8 @@ impl<'g, K: Eq + Held, V: Held> Shard<'g, K, V> {
     fn end_copy(&mut self, slot: SlotId) {
         let meta = self.meta(slot);
         meta.clear(Flags::PENDING);
+        // One that cannot be written is not tried again at the very next sweep.
+        meta.set_age(0);
         if meta.has(Flags::LEAVING) {
             self.take_out(slot);
         }
