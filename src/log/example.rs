@@ -111,7 +111,7 @@ fn journal() {
 fn snapshot() {
     let mut slot = [0; snapshot::SLOT_BYTES];
     put(&mut slot, 0, hash().0.to_le_bytes());
-    put(&mut slot, 8, (Location::new(id(7), 64).to_bits() | 5 << Location::BITS).to_le_bytes());
+    put(&mut slot, 8, (Location::new(id(7), 64).to_bits() | 3 << Location::BITS).to_le_bytes());
     let mut blocks = [0; snapshot::BLOCK_ENTRY_BYTES];
     put(&mut blocks, 0, 88_u64.to_le_bytes());
     put(&mut blocks, 8, 1_u32.to_le_bytes());
@@ -127,7 +127,7 @@ fn snapshot() {
     std::fs::write(directory.snapshot(), &bytes).unwrap();
     let reader = snapshot::SnapshotReader::open(&directory, EPOCH, SNAPSHOT_ID).unwrap();
     let slots = reader.read(0, 0).unwrap();
-    assert_eq!(slots, [(hash(), 7 << 24 | 4 | 5 << 54)]);
+    assert_eq!(slots, [(hash(), 7 << 24 | 4 | 3 << 54)]);
 }
 
 #[test]
