@@ -303,6 +303,7 @@ impl<K: Key, V: Value> Cache<K, V> {
                     shard.counts().ram_hits += 1;
                     drop(shard);
                     entry.meta.hit();
+                    self.tiers.expiry.touch(&entry.meta);
                     return Some(read(&entry.value));
                 }
                 Found::Cold(location) => location,

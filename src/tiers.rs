@@ -144,7 +144,11 @@ impl<K: Key, V: Value> Tiers<K, V> {
         Q: KeyBytes + ?Sized,
     {
         let Some(log) = &self.log else { return ReadCopy::Nothing };
-        let read = key.with_key_bytes(|bytes| (log.read(location, bytes), K::decode(bytes.to_vec()).ok()));
+        let read = key.with_key_bytes(|bytes| {
+            let read = log.read(location, bytes);
+            let is_hit = matches!(read, Read::Hit(_));
+            (read, is_hit.then(|| K::decode(bytes.to_vec()).ok()).flatten())
+        });
         let (found, key) = match read {
             Ok((Read::Hit(found), key)) => (found, key),
             Ok((Read::Gone, _)) => {
