@@ -1,0 +1,179 @@
+//! What is measured in a process of its own: the RAM that a cache takes, and reopening.
+
+use std::{
+    env,
+    io::{BufRead, BufReader, Write},
+    path::Path,
+    process::{Command, Stdio},
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::{
+    content::{Payload, shuffled},
+    measure::{Sample, anonymous_bytes},
+    peers::{
+        ram::{caches, references},
+        store::{OpenStore, Setup, Store, stores},
+    },
+};
+
+const RAM_KEYS: u64 = 1_000_000;
+const VALUE_BYTES: usize = 200;
+/// One key in so many is overwritten after the flush, and another removed.
+const CHANGED: u64 = 100;
+/// What a child says when it has done all that was asked before its end.
+const READY: &str = "ready";
+
+/// Runs this program as a child and reads the sample that it prints.
+pub fn sample(args: &[&str]) -> Result<Sample> {
+    let output = Command::new(env::current_exe()?).arg("child").args(args).output()?;
+    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr).trim());
+    serde_json::from_slice(&output.stdout).context("the child's answer")
+}
+
+/// Has a child fill a store in `dir`, flush it, change two keys in a hundred, and close it.
+pub fn fill_and_close(peer: &str, dir: &Path, entries: u64) -> Result<()> {
+    let args = ["fill", peer, &dir.to_string_lossy(), &entries.to_string()];
+    sample(&args).map(|_| ())
+}
+
+/// The same, killed by SIGKILL in place of the close.
+pub fn fill_and_kill(peer: &str, dir: &Path, entries: u64) -> Result<()> {
+    let dir = dir.to_string_lossy();
+    let args = ["child", "fill-and-wait", peer, &dir, &entries.to_string()];
+    let mut child = Command::new(env::current_exe()?).args(args).stdout(Stdio::piped()).spawn()?;
+    let stdout = child.stdout.take().context("it was piped")?;
+    let mut line = String::new();
+    BufReader::new(stdout).read_line(&mut line)?;
+    child.kill()?;
+    child.wait()?;
+    ensure!(line.trim() == READY, "the child failed before it was killed");
+    Ok(())
+}
+
+/// The child's side.
+pub fn run(args: &[String]) -> Result<()> {
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let sample = match args[..] {
+        ["ram-entry", peer, "u64"] => ram_entry::<u64>(peer)?,
+        ["ram-entry", peer, "100B"] => ram_entry::<Arc<[u8]>>(peer)?,
+        ["fill", peer, dir, entries] => {
+            fill(peer, Path::new(dir), entries.parse()?)?.close()?;
+            Sample::of(0.0)
+        }
+        ["fill-and-wait", peer, dir, entries] => {
+            let _open = fill(peer, Path::new(dir), entries.parse()?)?;
+            println!("{READY}");
+            std::io::stdout().flush()?;
+            thread::sleep(Duration::from_secs(60));
+            bail!("nobody killed it");
+        }
+        ["reopen", peer, dir, entries] => reopen(peer, Path::new(dir), entries.parse()?)?,
+        ["store-ram", peer, dir, entries] => store_ram(peer, Path::new(dir), entries.parse()?)?,
+        _ => bail!("no such task: {args:?}"),
+    };
+    println!("{}", serde_json::to_string(&sample)?);
+    Ok(())
+}
+
+/// Anonymous memory an entry beyond its payload, with a million entries in a cache made for them.
+fn ram_entry<V: Payload>(peer: &str) -> Result<Sample> {
+    let mut peers = caches::<V>().into_iter().chain(references());
+    let (_, open) = peers.find(|(name, _)| *name == peer).context("no such peer")?;
+    let before = anonymous_bytes()?;
+    let cache = open(RAM_KEYS)?;
+    cache.insert_each(0..RAM_KEYS);
+    let entries = cache.len();
+    let grown = anonymous_bytes()?.saturating_sub(before);
+    let beyond = grown as f64 / entries as f64 - V::PAYLOAD_BYTES as f64;
+    Ok(Sample::of(beyond).with("entries", entries as f64))
+}
+
+fn fill(peer: &str, dir: &Path, entries: u64) -> Result<Box<dyn Store>> {
+    let store = opener(peer)?(dir, setup(entries))?;
+    store.insert_each(0..entries, 0, VALUE_BYTES)?;
+    store.flush()?;
+    for key in 0..entries {
+        match Fate::of(key) {
+            Fate::Kept => {}
+            Fate::Overwritten => store.insert_each(key..key + 1, 1, VALUE_BYTES)?,
+            Fate::Removed => store.remove(key)?,
+        }
+    }
+    Ok(store)
+}
+
+/// What happens to a key after the flush.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    Kept,
+    Overwritten,
+    Removed,
+}
+
+impl Fate {
+    fn of(key: u64) -> Fate {
+        match key % CHANGED {
+            0 => Fate::Overwritten,
+            2 => Fate::Removed,
+            _ => Fate::Kept,
+        }
+    }
+}
+
+/// Milliseconds from before `open` to the first verified value; then whether all the others are right.
+fn reopen(peer: &str, dir: &Path, entries: u64) -> Result<Sample> {
+    let open = opener(peer)?;
+    let first = (entries / 2..).find(|&key| Fate::of(key) == Fate::Kept).context("there is one")?;
+    let start = Instant::now();
+    let store = open(dir, setup(entries))?;
+    let found = store.check(first, 0)?;
+    let took = start.elapsed();
+    ensure!(found == Some(true), "the first key is wrong or gone");
+    let (unflushed_gone, fault) = audit(&*store, entries)?;
+    store.close()?;
+    let sample = Sample::of(took.as_secs_f64() * 1e3).with("unflushed gone", unflushed_gone as f64);
+    Ok(Sample { fault, ..sample })
+}
+
+/// Reads everything. What was overwritten after the flush may be gone, but may not be old, and what
+/// was removed may not be back.
+fn audit(store: &dyn Store, entries: u64) -> Result<(u64, Option<String>)> {
+    let (mut stale, mut lost, mut gone) = (0, 0, 0);
+    for key in 0..entries {
+        let fate = Fate::of(key);
+        match (store.check(key, u64::from(fate == Fate::Overwritten))?, fate) {
+            (Some(true), Fate::Kept | Fate::Overwritten) | (None, Fate::Removed) => {}
+            (Some(_), _) => stale += 1,
+            (None, Fate::Overwritten) => gone += 1,
+            (None, Fate::Kept) => lost += 1,
+        }
+    }
+    let is_right = stale + lost == 0;
+    Ok((gone, (!is_right).then(|| format!("{stale} STALE, {lost} flushed entries lost"))))
+}
+
+/// Anonymous memory that an open store takes once every entry was read, beyond a bare process.
+fn store_ram(peer: &str, dir: &Path, entries: u64) -> Result<Sample> {
+    let keys = shuffled(entries);
+    let before = anonymous_bytes()?;
+    let store = opener(peer)?(dir, setup(entries))?;
+    for &key in &keys {
+        ensure!(store.check(key, 0)?.is_some(), "key {key} is gone");
+    }
+    Ok(Sample::of(anonymous_bytes()?.saturating_sub(before) as f64))
+}
+
+fn opener(peer: &str) -> Result<OpenStore> {
+    let found = stores().into_iter().find(|(name, _)| *name == peer);
+    Ok(found.context("no such peer")?.1)
+}
+
+/// RAM for as many values whatever the number of entries.
+fn setup(entries: u64) -> Setup {
+    Setup { entries, value_bytes: VALUE_BYTES, ram_entries: 4_096 }
+}

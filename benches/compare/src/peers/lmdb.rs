@@ -1,0 +1,103 @@
+//! LMDB by heed, without a sync at commit: what is committed survives the process, as with the
+//! caches, not the machine. Reads by a transaction each, or by one that is kept.
+
+use std::{ops::Range, path::Path};
+
+use anyhow::Result;
+use heed::{Database, Env, EnvFlags, EnvOpenOptions, types::Bytes};
+
+use super::store::{Setup, Store, batches, key_bytes};
+use crate::{
+    content::{are_of, fill},
+    measure::Tally,
+};
+
+struct Lmdb {
+    env: Env,
+    database: Database<Bytes, Bytes>,
+    keeps_transaction: bool,
+}
+
+pub fn open(dir: &Path, setup: Setup) -> Result<Box<dyn Store>> {
+    Ok(Box::new(Lmdb::open(dir, setup, false)?))
+}
+
+pub fn open_kept(dir: &Path, setup: Setup) -> Result<Box<dyn Store>> {
+    Ok(Box::new(Lmdb::open(dir, setup, true)?))
+}
+
+impl Lmdb {
+    fn open(dir: &Path, setup: Setup, keeps_transaction: bool) -> Result<Lmdb> {
+        let mut options = EnvOpenOptions::new();
+        options.map_size((setup.total_bytes() as usize * 4 + (1 << 30)).next_multiple_of(1 << 20));
+        // SAFETY: without a sync a crash of the machine may damage the files, and heed then reads
+        // garbage; they are scratch of this program, which does not outlive the machine.
+        unsafe { options.flags(EnvFlags::NO_SYNC) };
+        // SAFETY: the directory is new or was made by this function, nothing else writes to it, and
+        // no process opens it twice at once.
+        let env = unsafe { options.open(dir) }?;
+        let mut transaction = env.write_txn()?;
+        let database = env.create_database(&mut transaction, None)?;
+        transaction.commit()?;
+        Ok(Lmdb { env, database, keeps_transaction })
+    }
+}
+
+impl Store for Lmdb {
+    fn get(&self, key: u64, read: &mut dyn FnMut(&[u8])) -> Result<bool> {
+        let transaction = self.env.read_txn()?;
+        let found = self.database.get(&transaction, &key_bytes(key))?;
+        Ok(found.map(read).is_some())
+    }
+
+    fn insert(&self, key: u64, value: &[u8]) -> Result<()> {
+        let mut transaction = self.env.write_txn()?;
+        self.database.put(&mut transaction, &key_bytes(key), value)?;
+        Ok(transaction.commit()?)
+    }
+
+    fn remove(&self, key: u64) -> Result<()> {
+        let mut transaction = self.env.write_txn()?;
+        self.database.delete(&mut transaction, &key_bytes(key))?;
+        Ok(transaction.commit()?)
+    }
+
+    /// A commit has written all.
+    fn flush(&self) -> Result<()> {
+        Ok(())
+    }
+
+    fn close(self: Box<Self>) -> Result<()> {
+        self.env.prepare_for_closing().wait();
+        Ok(())
+    }
+
+    fn check_each(&self, keys: &[u64], version: u64) -> Result<Tally> {
+        let mut tally = Tally::default();
+        if !self.keeps_transaction {
+            for &key in keys {
+                tally.count(self.check(key, version)?);
+            }
+            return Ok(tally);
+        }
+        let transaction = self.env.read_txn()?;
+        for &key in keys {
+            let found = self.database.get(&transaction, &key_bytes(key))?;
+            tally.count(found.map(|value| are_of(value, key, version)));
+        }
+        Ok(tally)
+    }
+
+    fn insert_each(&self, keys: Range<u64>, version: u64, value_bytes: usize) -> Result<()> {
+        let mut value = vec![0; value_bytes];
+        for batch in batches(keys) {
+            let mut transaction = self.env.write_txn()?;
+            for key in batch {
+                fill(&mut value, key, version);
+                self.database.put(&mut transaction, &key_bytes(key), &value)?;
+            }
+            transaction.commit()?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,18 @@
+//! What a peer has to be able to do, and the peers.
+//!
+//! The loops over many keys are methods of the traits, so that the calls in them are not virtual.
+
+pub mod ram;
+pub mod store;
+
+mod dashmap;
+mod embercache;
+mod fjall;
+mod foyer;
+mod lmdb;
+mod moka;
+mod quick_cache;
+mod redb;
+mod rwlock_map;
+mod sled;
+mod sqlite;
