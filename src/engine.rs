@@ -19,7 +19,7 @@ use crate::{
     log::{Log, LogOptions, Opened, Source},
     maintenance::Maintenance,
     options::{Options, WriteBehind},
-    shard::{DiskState, Stripe, admission::Gate, expiry::Expiry},
+    shard::{DiskState, Stripe, admission::Gate, arena::Arena, expiry::Expiry},
     stats::Recovery,
     sync::Mutex,
     tiers::Tiers,
@@ -134,11 +134,12 @@ fn tiers<K: Key, V: Value>(
 ) -> Tiers<K, V> {
     let budget = Arc::new(Budget::new(limits.plan));
     let expiry = Arc::new(Expiry::new(clock, options.time_to_live, options.time_to_idle));
+    let arena = Arc::new(Arena::default());
     let disk = if log.is_some() { DiskState::Filling } else { DiskState::Absent };
     let new_stripe = |number: u64| {
         let gate = Gate::new(options.admission, hash_seed.wrapping_add(number));
         let writes_through = limits.write_behind == WriteBehind::Through;
-        let stripe = Stripe::new(Arc::clone(&budget), Arc::clone(&expiry), gate, writes_through);
+        let stripe = Stripe::new(&arena, Arc::clone(&budget), Arc::clone(&expiry), gate, writes_through);
         stripe.lock(&epoch::pin()).set_disk(disk);
         stripe
     };

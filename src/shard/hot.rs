@@ -50,6 +50,7 @@ use crossbeam_epoch::Guard;
 use crossbeam_utils::CachePadded;
 
 use super::{
+    arena::Arena,
     entry::{Entry, SlotId},
     slab::Slab,
     table::{Probe, Table},
@@ -119,12 +120,12 @@ pub(crate) struct HotWriter<K, V> {
 }
 
 impl<K, V> Hot<K, V> {
-    pub(crate) fn new() -> (Arc<Hot<K, V>>, HotWriter<K, V>) {
-        let table = Box::new(Table::new(1));
+    pub(crate) fn new(arena: &Arc<Arena>) -> (Arc<Hot<K, V>>, HotWriter<K, V>) {
+        let table = Box::new(Table::new(arena, 1));
         let rest = Rest { bytes: AtomicUsize::new(table.bytes()), ..Rest::default() };
         let hot = Arc::new(Hot {
             table: AtomicPtr::new(Box::into_raw(table)),
-            slab: Slab::new(),
+            slab: Slab::new(Arc::clone(arena)),
             rest: CachePadded::new(rest),
         });
         let writer = HotWriter {
@@ -368,9 +369,9 @@ impl<K: Send + Sync + 'static, V: Send + Sync + 'static> Hot<K, V> {
         });
     }
 
-    /// Publishes a table of twice the size and retires the present one.
+    /// Publishes a larger table and retires the present one.
     fn grow(&self, writer: &HotWriter<K, V>, guard: &Guard) {
-        let larger = Box::new(self.table(guard).new_larger());
+        let larger = Box::new(self.table(guard).new_larger(self.slab.arena()));
         let mut from = SlotId(0);
         while let Some(slot) = self.next_resident(writer, from) {
             larger.link(self.entry(writer, slot).meta.hash, slot);

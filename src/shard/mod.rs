@@ -18,6 +18,7 @@
 //! hot table's list of freed slots. Entries that it displaces are dropped through the epoch, after the lock is gone.
 
 pub(crate) mod admission;
+pub(crate) mod arena;
 pub(crate) mod clock;
 pub(crate) mod cold;
 mod copies;
@@ -42,6 +43,7 @@ use crossbeam_epoch::Guard;
 
 use self::{
     admission::Gate,
+    arena::Arena,
     clock::{Clock, Residents},
     cold::Cold,
     counts::Counts,
@@ -150,8 +152,14 @@ pub(crate) enum Found<'g, K, V> {
 }
 
 impl<K: Eq + Held, V: Held> Stripe<K, V> {
-    pub(crate) fn new(budget: Arc<Budget>, expiry: Arc<Expiry>, gate: Gate, writes_through: bool) -> Self {
-        let (hot, writer) = Hot::new();
+    pub(crate) fn new(
+        arena: &Arc<Arena>,
+        budget: Arc<Budget>,
+        expiry: Arc<Expiry>,
+        gate: Gate,
+        writes_through: bool,
+    ) -> Self {
+        let (hot, writer) = Hot::new(arena);
         let cold = Cold::new();
         budget.resize_index(0, cold.bytes());
         let state = State {

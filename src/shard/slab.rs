@@ -10,12 +10,15 @@
 //!   leading one at bit 9:     chunks 4..8 of 128 slots   (ids 256..768)
 //! ```
 //!
-//! A slab is memory and nothing else. It does not know which slots are filled and drops no value
+//! The chunks lie in the [`Arena`] that all stripes share. A slab is memory and nothing else. It does not know which slots are filled and drops no value
 //! when it is dropped; [`Hot`](super::hot::Hot) knows both.
 
-use std::{marker::PhantomData, mem::MaybeUninit, ptr};
+use std::{marker::PhantomData, mem::MaybeUninit, ptr, sync::Arc};
 
-use super::entry::SlotId;
+use super::{
+    arena::{Arena, Array},
+    entry::SlotId,
+};
 use crate::sync::{
     AtomicPtr,
     Ordering::{Relaxed, Release},
@@ -32,7 +35,7 @@ const CHUNKS: usize = ((u32::BITS - LOWEST_LEAD) << SAME_SIZE_BITS) as usize;
 
 /// # Invariants
 ///
-/// 1. A chunk's pointer is written once, from null, by the one writer; it is freed in `drop`.
+/// 1. A chunk's pointer is written once, from null, by the one writer. It is good as long as `arena`.
 /// 2. A filled slot's chunk exists: `write` makes the chunk before it fills the slot.
 #[derive(Debug)]
 pub(crate) struct Slab<T> {
@@ -40,6 +43,7 @@ pub(crate) struct Slab<T> {
     /// learnt it through a synchronizing edge that comes after the chunk's store (the table's
     /// Release store of the number, or the stripe's lock).
     chunks: [AtomicPtr<MaybeUninit<T>>; CHUNKS],
+    arena: Arc<Arena>,
     owns: PhantomData<T>,
 }
 
@@ -47,8 +51,12 @@ impl<T> Slab<T> {
     /// The highest slot number there is.
     pub(crate) const LAST: SlotId = SlotId(u32::MAX - (1 << LOWEST_LEAD));
 
-    pub(crate) fn new() -> Slab<T> {
-        Slab { chunks: [const { AtomicPtr::new(ptr::null_mut()) }; CHUNKS], owns: PhantomData }
+    pub(crate) fn new(arena: Arc<Arena>) -> Slab<T> {
+        Slab { chunks: [const { AtomicPtr::new(ptr::null_mut()) }; CHUNKS], arena, owns: PhantomData }
+    }
+
+    pub(crate) fn arena(&self) -> &Arc<Arena> {
+        &self.arena
     }
 
     /// Makes the chunk that holds `slot`, if it does not exist, and returns the bytes that took.
@@ -58,11 +66,11 @@ impl<T> Slab<T> {
         if !self.chunks[place.chunk].load(Relaxed).is_null() {
             return 0;
         }
-        let chunk: Box<[MaybeUninit<T>]> = Box::new_uninit_slice(chunk_slots(place.chunk));
-        let bytes = size_of_val(&*chunk);
+        let chunk = Array::new_uninit(&self.arena, chunk_slots(place.chunk));
+        let bytes = chunk.bytes();
         // Release, though today's readers get here through the table's stronger edge: the pointer
         // then carries the chunk for whoever loads it with Acquire.
-        self.chunks[place.chunk].store(Box::into_raw(chunk).cast(), Release);
+        self.chunks[place.chunk].store(chunk.leak().as_ptr(), Release);
         bytes
     }
 
@@ -74,7 +82,7 @@ impl<T> Slab<T> {
     /// returned and its number was passed on through a synchronizing edge.
     pub(crate) unsafe fn write(&self, slot: SlotId, value: T) {
         let at = self.at(slot);
-        // SAFETY: `at` points into a live chunk (reserved by contract, freed only in `drop`), in
+        // SAFETY: `at` points into a live chunk (reserved by contract, mapped as long as `arena`), in
         // bounds and aligned as `Place` splits positions exactly as `reserve` sizes chunks. The
         // caller has the slot for itself, and it is empty, so nothing is overwritten undropped.
         unsafe { at.write(value) };
@@ -115,22 +123,6 @@ impl<T> Slab<T> {
         debug_assert!(!chunk.is_null(), "{slot:?} was never reserved");
         // Wrapping, so that only the dereference carries an obligation.
         chunk.wrapping_add(place.index).cast()
-    }
-}
-
-impl<T> Drop for Slab<T> {
-    fn drop(&mut self) {
-        for (number, chunk) in self.chunks.iter().enumerate() {
-            let first = chunk.load(Relaxed);
-            if first.is_null() {
-                continue;
-            }
-            let slots = ptr::slice_from_raw_parts_mut(first, chunk_slots(number));
-            // SAFETY: `first` came from `Box::into_raw` of a slice of exactly this length in
-            // `reserve`, is freed nowhere else, and `&mut self` says that no borrow of a slot is
-            // left. The slots are `MaybeUninit`, so no value is dropped here.
-            drop(unsafe { Box::from_raw(slots) });
-        }
     }
 }
 
@@ -181,7 +173,7 @@ mod tests {
 
     #[test]
     fn addresses_are_stable_and_chunks_come_once() {
-        let slab = Slab::<u64>::new();
+        let slab = Slab::<u64>::new(Arc::default());
         let mut chunks = 0;
         for id in 0..1000 {
             chunks += usize::from(slab.reserve(SlotId(id)) > 0);

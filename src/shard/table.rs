@@ -18,9 +18,12 @@
 //! One writer changes a table at a time; any number of readers probe it meanwhile. What a reader
 //! may see of a change in progress is argued in [`hot`](super::hot).
 
-use std::iter;
+use std::sync::Arc;
 
-use super::entry::SlotId;
+use super::{
+    arena::{Arena, Array},
+    entry::SlotId,
+};
 use crate::{
     hash::KeyHash,
     sync::{
@@ -39,10 +42,10 @@ const ENTRIES_PER_BUCKET_MAX: usize = 10;
 /// 1. A lane's tag is 0 exactly if its slot word is 0 (between two changes).
 /// 2. A bucket's `overflow` is the number of entries whose chain, from their home to where they
 ///    lie, goes past it.
-/// 3. The number of buckets is a power of two and, with `is_full` heeded, some lane is empty.
+/// 3. There is a bucket and, with `is_full` heeded, some lane is empty.
 #[derive(Debug)]
 pub(crate) struct Table {
-    buckets: Box<[Bucket]>,
+    buckets: Array<Bucket>,
 }
 
 /// All stores are made by the one writer; it reads its own values, whatever the ordering.
@@ -65,14 +68,15 @@ struct Bucket {
 const _: () = assert!(size_of::<Bucket>() == 64);
 
 impl Table {
-    pub(crate) fn new(buckets: usize) -> Table {
-        assert!(buckets.is_power_of_two(), "homes are taken by a mask, so {buckets} cannot be");
-        Table { buckets: iter::repeat_with(Bucket::new).take(buckets).collect() }
+    pub(crate) fn new(arena: &Arc<Arena>, buckets: usize) -> Table {
+        assert!((1..1 << 32).contains(&buckets), "{buckets} buckets");
+        Table { buckets: Array::new(arena, buckets, Bucket::new) }
     }
 
-    /// An empty table of twice the size.
-    pub(crate) fn new_larger(&self) -> Table {
-        Table::new(self.buckets.len() * 2)
+    /// An empty table that is larger by a quarter: between two growths a table is at least four
+    /// fifths full, and each entry is linked five times in all.
+    pub(crate) fn new_larger(&self, arena: &Arc<Arena>) -> Table {
+        Table::new(arena, self.buckets.len() + (self.buckets.len() / 4).max(1))
     }
 
     /// The slots whose entries may have this hash: all that do, and one in 255 of the others that
@@ -124,7 +128,7 @@ impl Table {
     }
 
     pub(crate) fn bytes(&self) -> usize {
-        size_of::<Table>() + size_of_val(&*self.buckets)
+        size_of::<Table>() + self.buckets.bytes()
     }
 
     /// Re-derives invariants 1 and 2 from the hashes of the linked slots.
@@ -162,15 +166,15 @@ impl Table {
         after.iter().chain(before)
     }
 
-    /// The low bits: the top ones are equal in all hashes of a stripe.
+    /// The low half as a fraction of all buckets: the top bits are equal in all hashes of a stripe.
     #[inline]
     fn home(&self, hash: KeyHash) -> usize {
-        hash.0 as usize & (self.buckets.len() - 1)
+        ((hash.0 & 0xffff_ffff) * self.buckets.len() as u64 >> 32) as usize
     }
 }
 
-/// Eight bits that choose neither the stripe (top 16 at most) nor, below 2^40 buckets, the home;
-/// never 0, which marks an empty lane.
+/// Eight bits that choose neither the stripe (top 16 at most) nor the home; never 0, which marks an
+/// empty lane.
 #[inline]
 fn tag(hash: KeyHash) -> u8 {
     ((hash.0 >> 40) as u8).max(1)
@@ -206,7 +210,10 @@ impl Iterator for Probe<'_> {
                 return None;
             }
             self.left -= 1;
-            self.index = (self.index + 1) & (self.table.buckets.len() - 1);
+            self.index += 1;
+            if self.index == self.table.buckets.len() {
+                self.index = 0;
+            }
             self.bucket = &self.table.buckets[self.index];
             self.lanes = self.bucket.lanes(self.tag);
         }
@@ -313,12 +320,12 @@ mod tests {
 
     #[test]
     fn a_chain_wraps_and_shortens_again() {
-        let table = Table::new(4);
-        let hash = KeyHash(3);
+        let table = Table::new(&Arc::default(), 4);
+        let hash = KeyHash(3 << 30);
         let all = || (0..30).collect::<Vec<u32>>();
         all().into_iter().for_each(|id| table.link(hash, SlotId(id)));
         assert_eq!(found(&table, hash), all(), "12 at home, the others behind the wrap");
-        assert_eq!(found(&table, KeyHash(2)), Vec::new(), "nobody passed its home");
+        assert_eq!(found(&table, KeyHash(2 << 30)), Vec::new(), "nobody passed its home");
         table.check(|_| hash);
 
         table.relink(hash, SlotId(29), SlotId(99));

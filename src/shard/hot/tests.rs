@@ -54,7 +54,7 @@ impl Drop for Counted {
 
 /// Any sequence of changes leaves the table as a map would be, whatever the hashes.
 fn behaves_like_a_map(seed: u64, keys: u64, steps: u32, hash_of: impl Fn(u64) -> u64) {
-    let (hot, mut writer) = Hot::<u64, u64>::new();
+    let (hot, mut writer) = Hot::<u64, u64>::new(&Arc::default());
     let mut model = HashMap::new();
     let mut random = seed;
     for step in 0..steps {
@@ -128,7 +128,7 @@ fn behaves_like_a_map_when_tags_are_neighbours() {
 
 #[test]
 fn equal_hashes_are_all_named() {
-    let (hot, mut writer) = Hot::<u64, ()>::new();
+    let (hot, mut writer) = Hot::<u64, ()>::new(&Arc::default());
     let guard = pin();
     for key in 0..40 {
         hot.insert(&mut writer, entry(KeyHash(key % 2), key, ()), &guard);
@@ -142,7 +142,7 @@ fn equal_hashes_are_all_named() {
 #[test]
 fn every_entry_is_dropped_once() {
     let live = Arc::new(AtomicUsize::new(0));
-    let (hot, mut writer) = Hot::<u64, Counted>::new();
+    let (hot, mut writer) = Hot::<u64, Counted>::new(&Arc::default());
     let mut slots = Vec::new();
     {
         let guard = pin();
@@ -200,7 +200,7 @@ fn wait_until(condition: impl Fn() -> bool) {
 
 #[test]
 fn slots_come_back_after_the_epoch_and_not_before() {
-    let (hot, mut writer) = Hot::<u64, u64>::new();
+    let (hot, mut writer) = Hot::<u64, u64>::new(&Arc::default());
     let guard = pin();
     let first = hot.insert(&mut writer, entry(KeyHash(1), 1, 1), &guard);
     let held = hot.entry_pinned(&writer, first, &guard);
@@ -220,7 +220,7 @@ fn slots_come_back_after_the_epoch_and_not_before() {
 #[test]
 fn a_drop_that_panics_harms_no_other_entry() {
     let live = Arc::new(AtomicUsize::new(0));
-    let (hot, mut writer) = Hot::<u64, Counted>::new();
+    let (hot, mut writer) = Hot::<u64, Counted>::new(&Arc::default());
     let guard = pin();
     for key in 0..40 {
         let mut value = Counted::new(&live);
@@ -242,22 +242,22 @@ fn a_drop_that_panics_harms_no_other_entry() {
 
 #[test]
 fn an_empty_table_is_small_and_bytes_follow_it() {
-    let (hot, mut writer) = Hot::<u64, u64>::new();
+    let (hot, mut writer) = Hot::<u64, u64>::new(&Arc::default());
     assert!(hot.bytes() < 128);
     for key in 0..10_000_u64 {
         let hash = KeyHash(key.wrapping_mul(0x9e37_79b9_7f4a_7c15));
         hot.insert(&mut writer, entry(hash, key, key), &pin());
     }
     let slab = (256 * 32 + 2 * 2048 - 256) * size_of::<Entry<u64, u64>>();
-    let table = 1024 * 64 + size_of::<Table>();
-    wait_until(|| hot.bytes() == slab + table);
+    wait_until(|| hot.bytes() - slab <= 10_000 * 64 / 8 + size_of::<Table>());
+    assert!(hot.bytes() - slab >= 10_000 * 64 / 10, "ten entries a bucket at the most");
 }
 
 #[test]
 #[should_panic(expected = "another one's writer")]
 fn another_stripes_writer_is_refused() {
-    let (hot, _writer) = Hot::<u64, u64>::new();
-    let (_hot, other) = Hot::<u64, u64>::new();
+    let (hot, _writer) = Hot::<u64, u64>::new(&Arc::default());
+    let (_hot, other) = Hot::<u64, u64>::new(&Arc::default());
     hot.len(&other);
 }
 
@@ -280,7 +280,7 @@ impl Version {
 fn readers_see_whole_and_current_values() {
     const KEYS: u64 = 700;
     const ROUNDS: u64 = if cfg!(miri) { 40 } else { 60_000 };
-    let (hot, writer) = Hot::<u64, (Version, Counted)>::new();
+    let (hot, writer) = Hot::<u64, (Version, Counted)>::new(&Arc::default());
     let live = Arc::new(AtomicUsize::new(0));
     let writer = Mutex::new((writer, vec![0; KEYS as usize]));
     let done: Vec<AtomicU64> = (0..KEYS).map(|_| AtomicU64::new(0)).collect();
