@@ -10,7 +10,7 @@ const INDEX_ENTRY_BYTES_MAX: u64 = 24;
 pub(crate) struct Plan {
     /// What entries and the index of the disk tier may take together: bytes, or entries.
     pub(crate) pool: u64,
-    pub(crate) stripes: u64,
+    pub(crate) stripe_bits: u32,
     /// The most that may wait to be written to disk, beside the pool.
     pub(crate) leaving_max: u64,
     /// The most bytes that the index may take.
@@ -46,7 +46,7 @@ impl Budget {
     pub(crate) fn capacity(&self, borrowed_here: u64) -> u64 {
         let index = if self.plan.in_bytes { self.index.load(Relaxed) } else { 0 };
         let taken = index + self.borrowed.load(Relaxed);
-        self.plan.pool.saturating_sub(taken) / self.plan.stripes + borrowed_here
+        (self.plan.pool.saturating_sub(taken) >> self.plan.stripe_bits) + borrowed_here
     }
 
     /// Whether weights are bytes; else each entry weighs 1.
@@ -63,7 +63,7 @@ impl Budget {
     /// Lends to a stripe for a large entry. `false` if it is not large, or if too much is lent already; then
     /// the stripe's own share must do.
     pub(crate) fn lend(&self, weight: u64) -> bool {
-        let is_large = self.plan.stripes > 1 && weight > self.plan.pool / self.plan.stripes / 8;
+        let is_large = self.plan.stripe_bits > 0 && weight > self.plan.pool >> (self.plan.stripe_bits + 3);
         let lend = |borrowed: u64| (borrowed + weight <= self.plan.pool / 2).then(|| borrowed + weight);
         is_large && self.borrowed.fetch_update(Relaxed, Relaxed, lend).is_ok()
     }
@@ -136,7 +136,7 @@ mod tests {
     fn budget() -> Budget {
         Budget::new(Plan {
             pool: 800,
-            stripes: 4,
+            stripe_bits: 2,
             leaving_max: 80,
             index_max: 400,
             sheds: true,

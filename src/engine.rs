@@ -13,10 +13,10 @@ use crate::{
     budget::Budget,
     codec::{Key, Value},
     error::Error,
-    hits::HitCount,
     io::Io,
     limits::{DiskLimits, Limits},
     log::{Log, LogOptions, Opened, Source},
+    look_ups::LookUps,
     maintenance::Maintenance,
     options::{Options, WriteBehind},
     shard::{DiskState, Stripe, admission::Gate, arena::Arena, expiry::Expiry},
@@ -144,12 +144,12 @@ fn tiers<K: Key, V: Value>(
         stripe
     };
     Tiers {
-        stripes: (0..limits.plan.stripes).map(new_stripe).collect(),
-        stripe_bits: limits.stripe_bits,
+        stripes: (0..1 << limits.plan.stripe_bits).map(new_stripe).collect(),
+        stripe_bits: limits.plan.stripe_bits,
         hash_seed,
         log,
         bell: Bell::default(),
-        ram_hits: HitCount::new(),
+        look_ups: LookUps::new(),
         write_behind: limits.write_behind,
         weigher: options.weigher.clone(),
         disk_filter: options.disk_filter.clone(),

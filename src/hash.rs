@@ -1,5 +1,10 @@
 //! The 64-bit hash that stands for a key everywhere behind the typed API.
 
+use std::{
+    collections::HashMap,
+    hash::{BuildHasherDefault, Hasher},
+};
+
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 /// xxh3 of a key's encoded bytes under the directory's random seed.
@@ -21,6 +26,28 @@ impl KeyHash {
     pub(crate) fn stripe(self, stripe_bits: u32) -> usize {
         // Two shifts, since a shift by 64 (one stripe) would be an overflow.
         ((self.0 >> 1) >> (63 - stripe_bits)) as usize
+    }
+}
+
+/// A map by key hashes, which are not hashed again.
+pub(crate) type HashMapByKeyHash<T> = HashMap<KeyHash, T, BuildHasherDefault<AlreadyHashed>>;
+
+/// Passes a [`KeyHash`] on, with the halves swapped: the map takes the top bits for a tag, and those
+/// are equal in all hashes of a stripe.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct AlreadyHashed(u64);
+
+impl Hasher for AlreadyHashed {
+    fn write(&mut self, _: &[u8]) {
+        unreachable!("a key hash is one u64");
+    }
+
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = hash.rotate_left(32);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
     }
 }
 

@@ -51,15 +51,16 @@ mod codec;
 mod engine;
 mod error;
 mod hash;
-mod hits;
 #[cfg_attr(not(feature = "testing"), allow(unreachable_pub, reason = "users of feature `testing` see it"))]
 mod io;
 mod lease;
 mod limits;
 mod location;
 mod log;
+mod look_ups;
 mod maintenance;
 mod options;
+mod processor;
 mod shard;
 mod stats;
 mod sync;

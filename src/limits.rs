@@ -32,7 +32,6 @@ const WRITE_BEHIND_MIN: Duration = Duration::from_millis(10);
 /// What the options come to.
 pub(crate) struct Limits {
     pub(crate) plan: Plan,
-    pub(crate) stripe_bits: u32,
     pub(crate) write_behind: WriteBehind,
     pub(crate) close_deadline: Duration,
     /// The disk tier's, if there is one.
@@ -60,8 +59,7 @@ impl Limits {
         let disk = options.dir.clone().map(|dir| disk_limits(options, dir)).transpose()?;
         let stripes = stripes(options)?;
         Ok(Limits {
-            plan: plan(options, disk.as_ref(), stripes)?,
-            stripe_bits: stripes.ilog2(),
+            plan: plan(options, disk.as_ref(), stripes.ilog2())?,
             write_behind: options.write_behind,
             close_deadline: options.close_deadline,
             disk,
@@ -124,7 +122,7 @@ fn stripes<K, V>(options: &Options<K, V>) -> Result<u64, Error> {
     }
 }
 
-fn plan<K, V>(options: &Options<K, V>, disk: Option<&DiskLimits>, stripes: u64) -> Result<Plan, Error> {
+fn plan<K, V>(options: &Options<K, V>, disk: Option<&DiskLimits>, stripe_bits: u32) -> Result<Plan, Error> {
     let sheds = options.overload == Overload::Shed;
     match options.budget {
         RamBudget::Bytes(bytes) => {
@@ -133,12 +131,12 @@ fn plan<K, V>(options: &Options<K, V>, disk: Option<&DiskLimits>, stripes: u64) 
             let leaving_max = disk.map_or(0, |_| (bytes / 8).min(16 * MIB));
             let pool = bytes - batch - leaving_max;
             let index_max = bytes / 100 * options.index_percent;
-            Ok(Plan { pool, stripes, leaving_max, index_max, sheds, in_bytes: true })
+            Ok(Plan { pool, stripe_bits, leaving_max, index_max, sheds, in_bytes: true })
         }
         RamBudget::Entries(entries) => {
             check("ram_entries", entries, 1, ENTRIES_MAX)?;
             let leaving_max = (entries / 8).max(16);
-            Ok(Plan { pool: entries, stripes, leaving_max, index_max: u64::MAX, sheds, in_bytes: false })
+            Ok(Plan { pool: entries, stripe_bits, leaving_max, index_max: u64::MAX, sheds, in_bytes: false })
         }
     }
 }

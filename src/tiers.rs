@@ -10,14 +10,14 @@ use crate::{
     codec::{CodecError, Key, KeyBytes, Value},
     error::Error,
     hash::KeyHash,
-    hits::HitCount,
     location::Location,
     log::{Log, Read, SnapshotReader},
+    look_ups::LookUps,
     options::{DiskFilter, Weigher, WriteBehind},
     shard::{
         Loan, Shard, Stripe,
         counts::Counts,
-        entry::{Entry, Meta},
+        entry::{Arrival, Entry, Meta},
         expiry::Expiry,
     },
     stats::Recovery,
@@ -26,13 +26,6 @@ use crate::{
 
 /// What an entry costs beside its own struct and what it owns: its part of the table, the ring and the ghosts.
 const ENTRY_OVERHEAD_BYTES: u64 = 24;
-
-/// The part of its capacity that a stripe's displaced entries may weigh before the epoch is asked to
-/// move on. Seldom enough to cost little, often enough that the budget loses little.
-const LIMBO_SHARE: u64 = 32;
-/// But not for less than this, or tiny caches would ask each time: in bytes, and in entries.
-const LIMBO_BYTES_MIN: u64 = 4 << 10;
-const LIMBO_ENTRIES_MIN: u64 = 64;
 
 /// The two tiers.
 pub(crate) struct Tiers<K, V> {
@@ -44,7 +37,7 @@ pub(crate) struct Tiers<K, V> {
     pub(crate) budget: Arc<Budget>,
     pub(crate) expiry: Arc<Expiry>,
     pub(crate) bell: Bell,
-    pub(crate) ram_hits: HitCount,
+    pub(crate) look_ups: LookUps,
     pub(crate) write_behind: WriteBehind,
     pub(crate) weigher: Option<Weigher<K, V>>,
     pub(crate) disk_filter: Option<DiskFilter<K, V>>,
@@ -193,15 +186,14 @@ impl<K: Key, V: Value> Tiers<K, V> {
     }
 
     /// Makes an entry of what was read from disk.
-    pub(crate) fn entry_of_copy(&self, hash: KeyHash, copy: DiskCopy<K, V>) -> Option<Entry<K, V>> {
+    pub(crate) fn entry_of_copy(&self, hash: KeyHash, copy: DiskCopy<K, V>) -> Option<Arrival<K, V>> {
         let key = copy.key?;
         let weight = self.weight(&key, &copy.value);
         if weight > self.budget.weight_max() {
             return None;
         }
-        let deadline = self.expiry.after_disk(copy.expiry_s, copy.idle);
-        let meta = Meta::new(hash, weight as u32, deadline, self.expiry.first_touch());
-        Some(Entry { meta, key, value: copy.value })
+        let entry = Entry { meta: Meta::new(hash, weight as u32), key, value: copy.value };
+        Some(Arrival { entry, times: self.expiry.times_after_disk(copy.expiry_s, copy.idle) })
     }
 
     /// The sum of what the stripes have counted.
@@ -264,12 +256,9 @@ impl<K: Key, V: Value> Tiers<K, V> {
 
     /// Sees to it that entries which were displaced in a stripe do not pile up in wait for the epoch.
     /// No lock is held, since to flush may drop them here.
+    #[inline]
     pub(crate) fn collect(&self, hash: KeyHash, guard: &Guard) {
-        let stripe = self.stripe(hash);
-        let least = if self.budget.is_in_bytes() { LIMBO_BYTES_MIN } else { LIMBO_ENTRIES_MIN };
-        let limbo_max = (self.budget.capacity(0) / LIMBO_SHARE).max(least);
-        if stripe.hot.limbo_weight() > limbo_max {
-            stripe.lock(guard).seal_retired();
+        if self.stripe(hash).hot.take_flush_due() {
             guard.flush();
         }
     }
@@ -277,7 +266,7 @@ impl<K: Key, V: Value> Tiers<K, V> {
     /// Hands over whatever was displaced: in a stripe that rests, nobody else would.
     pub(crate) fn collect_all(&self) {
         if self.stripes.iter().any(|stripe| stripe.hot.limbo_weight() > 0) {
-            self.for_each_shard(|shard| shard.seal_retired());
+            self.for_each_shard(|shard| shard.hand_over_retired());
             epoch::pin().flush();
         }
     }
@@ -297,7 +286,11 @@ impl<K: Key, V: Value> Tiers<K, V> {
     }
 
     /// Waits while too much is on its way to disk, unless it is to be shed.
+    #[inline]
     pub(crate) fn wait_for_disk(&self) {
+        if self.log.is_none() {
+            return;
+        }
         self.ring_for_batch();
         if self.budget.is_overloaded() {
             self.bell.wait_for_room(|| self.budget.is_overloaded() && !self.budget.sheds());

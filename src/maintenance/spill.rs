@@ -13,10 +13,9 @@ use crate::{
     log::Log,
     shard::{
         DiskState, Shard,
-        entry::{Entry, Meta},
+        entry::{Meta, Resident},
         pending::Pending,
     },
-    sync::Ordering::Relaxed,
     tiers::Tiers,
 };
 
@@ -45,7 +44,7 @@ pub(super) fn is_due(meta: &Meta) -> bool {
         meta.set_age(age + 1);
         return false;
     }
-    meta.refs.load(Relaxed) > 0 || meta.freq.load(Relaxed) > 0
+    meta.was_hit()
 }
 
 impl<K: Key, V: Value> Maintenance<K, V> {
@@ -189,7 +188,7 @@ impl<K: Key, V: Value> Maintenance<K, V> {
 /// as good as an error.
 fn encode<K: Key, V: Value>(
     tiers: &Tiers<K, V>,
-    entry: &Entry<K, V>,
+    Resident { entry, times }: Resident<'_, K, V>,
     key_bytes: &mut Vec<u8>,
     value_bytes: &mut Vec<u8>,
 ) -> Result<(u32, bool), Obstacle> {
@@ -200,7 +199,7 @@ fn encode<K: Key, V: Value>(
             && entry.key.encode(key_bytes).is_ok()
             && entry.value.encode(value_bytes).is_ok()
     }));
-    match (encoded, tiers.expiry.on_disk(&entry.meta)) {
+    match (encoded, tiers.expiry.on_disk(times)) {
         (Ok(true), Some(expiry)) => Ok(expiry),
         _ => Err(Obstacle::Unspillable),
     }

@@ -4,7 +4,7 @@ use super::{
     entry::{Flags, Meta},
     ghost::Ghost,
 };
-use crate::{hash::KeyHash, options::Admission, sync::Ordering::Relaxed};
+use crate::{hash::KeyHash, options::Admission};
 
 /// The chance of an entry that nothing speaks for, of `u32::MAX`.
 const COIN: u32 = u32::MAX / 10;
@@ -72,17 +72,18 @@ impl Gate {
 
 /// Hit in RAM, or in the log before.
 fn earned(meta: &Meta) -> bool {
-    meta.refs.load(Relaxed) != 0 || meta.freq.load(Relaxed) > 0 || meta.has(Flags::FROM_DISK)
+    meta.was_hit() || meta.has(Flags::FROM_DISK)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::shard::entry::Usage;
 
     const WRAPPED: bool = true;
 
     fn meta(hash: u64) -> Meta {
-        Meta::new(KeyHash(hash.wrapping_mul(0x2545_f491_4f6c_dd1d)), 1, 0, 0)
+        Meta::new(KeyHash(hash.wrapping_mul(0x2545_f491_4f6c_dd1d)), 1)
     }
 
     fn gate(admission: Admission) -> Gate {
@@ -99,7 +100,7 @@ mod tests {
         hit.hit();
         assert!(gate.admits(&hit, WRAPPED), "hit in RAM");
         let frequent = meta(3);
-        frequent.freq.store(1, Relaxed);
+        frequent.set_usage(Usage { freq: 1, ..Usage::default() });
         assert!(gate.admits(&frequent, WRAPPED), "hit in RAM before");
         let promoted = meta(4);
         promoted.set(Flags::FROM_DISK);

@@ -9,17 +9,11 @@
 //! was too small, one that returns soon after it left M says that M was, and S's share follows.
 
 use super::{
-    entry::{COUNT, Meta, SlotId},
+    entry::{Meta, SlotId, Usage},
     ghost::Ghost,
     ring::{MAIN, Ring},
 };
-use crate::sync::Ordering::Relaxed;
-
-/// The bit of `Meta::refs` of an entry that starts another round in S: its count is credit from
-/// the round before and outlives the hand that clears bursts.
-const CARRY: u8 = 1 << 2;
-
-const FREQ_MAX: u8 = 7;
+use crate::{hash::KeyHash, sync::Ordering::Relaxed};
 
 /// After so many entries that were spared, the next one leaves whatever its count: no eviction
 /// sweeps a ring while others wait for the stripe.
@@ -50,6 +44,9 @@ const NEAR_SHARE: f64 = 0.15;
 /// How the policy sees the entries, whose table is not its business.
 pub(crate) trait Residents {
     fn meta(&self, slot: SlotId) -> &Meta;
+
+    /// Has an entry that the next operations look at brought near.
+    fn prefetch(&self, _slot: SlotId) {}
 }
 
 /// The eviction policy of one stripe. Everything is called under the stripe's lock; readers only
@@ -68,6 +65,8 @@ pub(crate) struct Clock {
     full_capacity: u64,
     /// S's target, as a share of the capacity, so that it keeps its meaning when that changes.
     small_share: f64,
+    /// The same in the unit of the weights; [`Clock::aim`] keeps the two together.
+    small_target: u64,
     small: Ring,
     main: Ring,
     small_ghost: Ghost,
@@ -82,18 +81,18 @@ pub(crate) struct Clock {
 #[derive(Clone, Copy)]
 struct Rival {
     freq: u8,
-    weight: u32,
+    weight: u64,
 }
 
 impl Rival {
     fn of(meta: &Meta) -> Rival {
-        Rival { freq: meta.freq.load(Relaxed), weight: meta.weight }
+        Rival { freq: meta.usage().freq, weight: meta.weight() }
     }
 
     /// Whether the rival is used more often than `held`, size by size. A tie is no reason to move.
     fn beats(self, held: &Meta) -> bool {
-        let score = |freq: u8, other_weight: u32| (u64::from(freq) + 1) * u64::from(other_weight);
-        score(self.freq, held.weight) > score(held.freq.load(Relaxed), self.weight)
+        let score = |freq: u8, other_weight: u64| (u64::from(freq) + 1) * other_weight;
+        score(self.freq, held.weight()) > score(held.usage().freq, self.weight)
     }
 }
 
@@ -104,6 +103,7 @@ impl Clock {
             capacity,
             full_capacity: 0,
             small_share: SHARE_START,
+            small_target: target(SHARE_START, capacity),
             small: Ring::new(0),
             main: Ring::new(MAIN),
             small_ghost: Ghost::new(),
@@ -114,9 +114,34 @@ impl Clock {
         }
     }
 
+    /// Has what an insert of this hash looks at brought near.
+    #[inline]
+    pub(crate) fn prefetch(&self, hash: KeyHash) {
+        self.small_ghost.prefetch(hash);
+        self.main_ghost.prefetch(hash);
+    }
+
+    /// The entry that leaves S next, if nothing happens to it. Its ghost, the entry after it and the
+    /// one that the hand comes by next are brought near.
+    #[inline]
+    pub(crate) fn prefetch_next<'r, R: Residents>(&self, residents: &'r R) -> Option<&'r Meta> {
+        if let Some(later) = self.small.at(1) {
+            residents.prefetch(later);
+        }
+        if let Some(at_hand) = self.small.at_hand() {
+            residents.prefetch(at_hand);
+        }
+        let next = residents.meta(self.small.at(0)?);
+        self.small_ghost.prefetch(next.hash);
+        Some(next)
+    }
+
     /// Takes effect at the next insert or [`shrink`](Clock::shrink).
+    #[inline]
     pub(crate) fn set_capacity(&mut self, capacity: u64) {
-        self.capacity = capacity;
+        if capacity != self.capacity {
+            self.aim(capacity, self.small_share);
+        }
     }
 
     /// Places an entry that was not resident, and evicts others until it fits. One that is larger
@@ -124,13 +149,12 @@ impl Clock {
     /// caller to decide.
     pub(crate) fn insert<R: Residents>(&mut self, residents: &R, slot: SlotId, victims: &mut Vec<SlotId>) {
         let meta = residents.meta(slot);
-        let weight = u64::from(meta.weight);
+        let weight = meta.weight();
         self.inserts += 1;
-        meta.refs.store(0, Relaxed);
         let to_main = self.recall(meta);
         let to_main = self.make_room(residents, weight, to_main.then(|| Rival::of(meta)), victims);
         let warming_up = self.capacity > self.full_capacity;
-        if to_main || (warming_up && self.small.bytes() + weight > self.small_target()) {
+        if to_main || (warming_up && self.small.bytes() + weight > self.small_target) {
             self.main.push(slot, meta);
         } else {
             self.push_small(residents, slot, meta);
@@ -148,11 +172,10 @@ impl Clock {
     ) {
         let (from, to) = (residents.meta(old), residents.meta(new));
         to.place.store(from.place.load(Relaxed), Relaxed);
-        to.refs.store(from.refs.load(Relaxed), Relaxed);
-        to.freq.store(from.freq.load(Relaxed), Relaxed);
+        to.set_usage(from.usage());
         self.ring(from).vacate(from);
         // Nobody stands in the place meanwhile, so the hands cannot evict what is being stored.
-        self.make_room(residents, u64::from(to.weight), None, victims);
+        self.make_room(residents, to.weight(), None, victims);
         self.ring(to).put_back(new, to);
     }
 
@@ -213,6 +236,7 @@ impl Clock {
         self.small.check(residents);
         self.main.check(residents);
         assert!((SHARE_MIN..=SHARE_MAX).contains(&self.small_share), "share of S");
+        assert_eq!(self.small_target, target(self.small_share, self.capacity), "target of S");
         assert!(self.bytes() <= self.capacity || self.len() <= 1, "over capacity");
     }
 
@@ -224,14 +248,14 @@ impl Clock {
         } else if let Some(returned) = self.main_ghost.take(meta.hash) {
             (returned, -1.0)
         } else {
-            meta.freq.store(0, Relaxed);
+            meta.set_usage(Usage::default());
             return false;
         };
-        meta.freq.store(FREQ_MAX.min(returned.freq + 1), Relaxed);
+        meta.set_usage(Usage { freq: returned.freq, ..Usage::default() }.raised_by(1));
         let residents = self.len().max(1) as f64;
         if (returned.age as f64) < NEAR_SHARE * residents {
             let step = direction * SHARE_STEP_ENTRIES / residents;
-            self.small_share = (self.small_share + step).clamp(SHARE_MIN, SHARE_MAX);
+            self.aim(self.capacity, (self.small_share + step).clamp(SHARE_MIN, SHARE_MAX));
         }
         true
     }
@@ -264,32 +288,33 @@ impl Clock {
     }
 
     fn small_is_due(&self, weight: u64, rival: Option<Rival>) -> bool {
-        self.main.is_empty() || rival.is_some() || self.small.bytes() + weight > self.small_target()
+        self.main.is_empty() || rival.is_some() || self.small.bytes() + weight > self.small_target
     }
 
     /// Evicts one entry by way of S: its oldest that was not hit, or the one in M that a hit one
     /// displaces. False if S ran empty, all of it being in M now.
     fn evict_small<R: Residents>(&mut self, residents: &R, victims: &mut Vec<SlotId>) -> bool {
         while let Some((slot, meta)) = self.small.pop_oldest(residents) {
-            let count = meta.refs.load(Relaxed) & COUNT;
+            let usage = meta.usage();
             let must_leave = self.steps + DUEL_STEPS_MAX >= self.sweep_end;
-            if count == 0 || must_leave {
+            if usage.count == 0 || must_leave {
                 self.small_ghost.fit((SMALL_GHOST_LIFE * self.len() as f64) as u64 + 1);
-                self.small_ghost.put(meta.hash, meta.freq.load(Relaxed));
+                self.small_ghost.put(meta.hash, usage.freq);
                 victims.push(slot);
                 return true;
             }
             self.steps += 1;
-            add_freq(meta, count);
-            let fits = self.main.bytes() + u64::from(meta.weight) <= self.main_target();
+            let usage = usage.raised_by(usage.count);
+            meta.set_usage(usage);
+            let fits = self.main.bytes() + meta.weight() <= self.main_target();
             if fits || self.evict_main(residents, Some(Rival::of(meta)), victims) {
-                meta.refs.store(0, Relaxed);
+                meta.set_usage(Usage { freq: usage.freq, ..Usage::default() });
                 self.main.push(slot, meta);
                 if !fits {
                     return true;
                 }
             } else {
-                meta.refs.store((count - 1) | CARRY, Relaxed);
+                meta.set_usage(Usage { count: usage.count - 1, carries: true, ..usage });
                 self.push_small(residents, slot, meta);
             }
         }
@@ -306,10 +331,10 @@ impl Clock {
     ) -> bool {
         let mut steps = 0;
         while let Some((slot, meta)) = self.main.pop_oldest(residents) {
-            let count = meta.refs.load(Relaxed) & COUNT;
-            if count > 0 && self.steps < self.sweep_end {
-                meta.refs.store(count - 1, Relaxed);
-                add_freq(meta, 1);
+            let usage = meta.usage();
+            if usage.count > 0 && self.steps < self.sweep_end {
+                let spared = Usage { count: usage.count - 1, carries: false, ..usage };
+                meta.set_usage(spared.raised_by(1));
                 self.main.push(slot, meta);
                 steps += 1;
                 self.steps += 1;
@@ -318,15 +343,14 @@ impl Clock {
                 }
                 continue;
             }
-            let freq = meta.freq.load(Relaxed);
             if rival.is_some_and(|rival| !rival.beats(meta)) {
-                meta.freq.store(freq.saturating_sub(1), Relaxed);
+                meta.set_usage(Usage { freq: usage.freq.saturating_sub(1), ..usage });
                 self.main.push(slot, meta);
                 self.steps += 1;
                 return false;
             }
             self.main_ghost.fit((MAIN_GHOST_LIFE * self.len() as f64) as u64 + 1);
-            self.main_ghost.put(meta.hash, freq);
+            self.main_ghost.put(meta.hash, usage.freq);
             victims.push(slot);
             return true;
         }
@@ -342,18 +366,21 @@ impl Clock {
                 continue;
             };
             let meta = residents.meta(slot);
-            let refs = meta.refs.load(Relaxed);
-            let kept = if refs & CARRY != 0 { refs & COUNT } else { 0 };
-            meta.refs.store(kept, Relaxed);
+            let usage = meta.usage();
+            let count = if usage.carries { usage.count } else { 0 };
+            meta.set_usage(Usage { count, carries: false, ..usage });
         }
     }
 
-    fn small_target(&self) -> u64 {
-        (self.small_share * self.capacity as f64) as u64
+    fn aim(&mut self, capacity: u64, small_share: f64) {
+        self.capacity = capacity;
+        self.small_share = small_share;
+        self.small_target = target(small_share, capacity);
     }
 
+    #[inline]
     fn main_target(&self) -> u64 {
-        self.capacity - self.small_target()
+        self.capacity - self.small_target
     }
 
     fn ring(&mut self, meta: &Meta) -> &mut Ring {
@@ -361,15 +388,13 @@ impl Clock {
     }
 }
 
-fn add_freq(meta: &Meta, more: u8) {
-    let freq = meta.freq.load(Relaxed);
-    meta.freq.store(FREQ_MAX.min(freq + more), Relaxed);
+fn target(share: f64, capacity: u64) -> u64 {
+    (share * capacity as f64) as u64
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::hash::KeyHash;
 
     struct Slots(Vec<Meta>);
 
@@ -383,7 +408,7 @@ mod tests {
         /// Slot `i` belongs to key `i`, and `weight(i)` is its weight.
         fn new(slots: u32, weight: impl Fn(u32) -> u32) -> Slots {
             let hash = |slot: u32| KeyHash::of(&slot.to_le_bytes(), 0);
-            Slots((0..slots).map(|slot| Meta::new(hash(slot), weight(slot), 0, 0)).collect())
+            Slots((0..slots).map(|slot| Meta::new(hash(slot), weight(slot))).collect())
         }
 
         fn units() -> Slots {
@@ -394,8 +419,13 @@ mod tests {
             (0..times).for_each(|_| self.meta(SlotId(slot)).hit());
         }
 
+        fn set_freq(&self, slot: u32, freq: u8) {
+            let meta = self.meta(SlotId(slot));
+            meta.set_usage(Usage { freq, ..meta.usage() });
+        }
+
         fn freq(&self, slot: u32) -> u8 {
-            self.meta(SlotId(slot)).freq.load(Relaxed)
+            self.meta(SlotId(slot)).usage().freq
         }
     }
 
@@ -477,7 +507,7 @@ mod tests {
     fn a_lost_duel_costs_one_point_and_a_won_one_a_place() {
         let slots = Slots::units();
         let mut clock = full(&slots);
-        slots.meta(SlotId(10)).freq.store(4, Relaxed);
+        slots.set_freq(10, 4);
         let mut victims = Vec::new();
         let rival = |freq| Some(Rival { freq, weight: 1 });
         clock.sweep_end = u64::MAX;
@@ -488,7 +518,7 @@ mod tests {
         // Four warm ones in a row end the duel, each a count poorer and a point richer.
         (12..16).for_each(|key| slots.hit(key, 2));
         assert!(!clock.evict_main(&slots, rival(7), &mut victims));
-        assert_eq!(slots.meta(SlotId(15)).refs.load(Relaxed), 1);
+        assert_eq!(slots.meta(SlotId(15)).usage().count, 1);
         assert_eq!((slots.freq(15), slots.freq(16)), (1, 0));
     }
 
@@ -496,7 +526,7 @@ mod tests {
     fn a_duel_weighs_sizes() {
         let slots = Slots::new(1, |_| 10);
         let held = slots.meta(SlotId(0));
-        held.freq.store(1, Relaxed);
+        slots.set_freq(0, 1);
         assert!(Rival { freq: 0, weight: 4 }.beats(held), "a third of the size, half as often");
         assert!(!Rival { freq: 0, weight: 5 }.beats(held));
         assert!(!Rival { freq: 2, weight: 15 }.beats(held));
@@ -563,14 +593,14 @@ mod tests {
         let slots = Slots::new(2_000, |slot| if slot < 1_000 { 1 } else { 30 });
         let mut clock = full(&slots);
         slots.hit(20, 2);
-        slots.meta(SlotId(20)).freq.store(5, Relaxed);
+        slots.set_freq(20, 5);
         let mut victims = Vec::new();
         clock.replace(&slots, SlotId(20), SlotId(500), &mut victims);
         clock.check(&slots);
         let (old, new) = (slots.meta(SlotId(20)), slots.meta(SlotId(500)));
         assert_eq!(victims, []);
         assert_eq!(old.place.load(Relaxed), new.place.load(Relaxed));
-        assert_eq!((new.refs.load(Relaxed), slots.freq(500)), (2, 5));
+        assert_eq!(new.usage(), Usage { count: 2, carries: false, freq: 5 });
         clock.replace(&slots, SlotId(500), SlotId(1500), &mut victims);
         clock.check(&slots);
         assert_eq!(victims.len(), 29, "room for 30 in the place of 1");

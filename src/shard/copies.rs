@@ -3,13 +3,12 @@
 use super::{
     Held, Shard,
     cold::{Cold, Packed},
-    entry::{Entry, Flags, Meta, SlotId},
+    entry::{Flags, Meta, Resident, SlotId},
     pending::Pending,
 };
 use crate::{
     hash::KeyHash,
     location::{Location, SegmentId},
-    sync::Ordering::Relaxed,
 };
 
 /// The two hashes are the same, the keys are not.
@@ -19,9 +18,9 @@ pub(crate) struct Collision;
 /// Copies on their way to disk.
 impl<'g, K: Eq + Held, V: Held> Shard<'g, K, V> {
     /// The next queued copy and the entry to encode.
-    pub(crate) fn next_copy(&mut self) -> Option<(KeyHash, Pending, &'g Entry<K, V>)> {
+    pub(crate) fn next_copy(&mut self) -> Option<(KeyHash, Pending, Resident<'g, K, V>)> {
         let (hash, copy) = self.state.copies.pop_queued()?;
-        Some((hash, copy, self.entry(copy.slot)))
+        Some((hash, copy, self.resident(copy.slot)))
     }
 
     /// Whether this copy is still wanted: the check of R2, in one step with `accept`.
@@ -52,7 +51,7 @@ impl<'g, K: Eq + Held, V: Held> Shard<'g, K, V> {
         meta.clear(Flags::PENDING);
         if meta.has(Flags::LEAVING) {
             self.state.counts.spills += 1;
-            if meta.refs.load(Relaxed) > 0 {
+            if meta.was_hit_lately() {
                 self.state.cold.mark_read(hash);
             }
             self.take_out(copy.slot);
@@ -96,13 +95,13 @@ impl<'g, K: Eq + Held, V: Held> Shard<'g, K, V> {
     ) -> Option<SlotId> {
         let mut next = from;
         for _ in 0..steps {
-            let slot = self.hot.next_resident(&self.state.writer, next)?;
+            let slot = self.state.writer.next_resident(next)?;
             next = SlotId(slot.0 + 1);
             let meta = self.meta(slot);
             if meta.has(Flags::PENDING) {
                 continue;
             }
-            if self.state.expiry.has_expired(meta) {
+            if self.has_expired(slot) {
                 self.expire(slot);
             } else if !meta.has(Flags::ON_DISK) && due(meta) {
                 self.queue_copy(slot);
@@ -164,7 +163,11 @@ impl<'g, K: Eq + Held, V: Held> Shard<'g, K, V> {
 
     /// Drops everything that leads to a copy of this hash on disk: the index's, and one on its
     /// way. Residents stay, but for those that were leaving.
+    #[inline]
     pub(crate) fn forget_copies(&mut self, hash: KeyHash) {
+        if self.state.copies.is_empty() && self.state.cold.len() == 0 {
+            return;
+        }
         if let Some(copy) = self.state.copies.take(hash) {
             self.end_copy(copy.slot);
         }
@@ -207,8 +210,8 @@ impl<'g, K: Eq + Held, V: Held> Shard<'g, K, V> {
 
     fn unmark_on_disk(&mut self, hash: KeyHash) {
         let state = &mut *self.state;
-        for slot in self.hot.slots_with_hash(&state.writer, hash) {
-            let meta = &self.hot.entry(&state.writer, slot).meta;
+        for slot in state.writer.slots_with_hash(hash) {
+            let meta = &state.writer.entry(slot).meta;
             if meta.has(Flags::ON_DISK) {
                 meta.clear(Flags::ON_DISK);
                 state.on_disk -= 1;

@@ -2,9 +2,9 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::entry::Meta;
+use super::entry::Times;
 use crate::{
-    sync::{AtomicBool, Ordering::Relaxed},
+    sync::{AtomicBool, AtomicU32, Ordering::Relaxed},
     time::Clock,
 };
 
@@ -59,73 +59,76 @@ impl Expiry {
         self.time_to_idle != 0 || self.has_deadlines.load(Relaxed)
     }
 
-    /// The deadline of an entry that is stored now, for `ttl` or else for the default time to live.
-    pub(crate) fn deadline(&self, ttl: Option<Duration>) -> u32 {
-        let Some(ttl) = ttl.or(self.time_to_live) else { return 0 };
-        if !self.has_deadlines.load(Relaxed) {
+    /// The times of an entry that is stored now, for `ttl` or else for the default time to live.
+    #[inline]
+    pub(crate) fn times(&self, ttl: Option<Duration>) -> Option<Times> {
+        let ttl = ttl.or(self.time_to_live);
+        if ttl.is_none() && self.time_to_idle == 0 {
+            return None;
+        }
+        if ttl.is_some() && !self.has_deadlines.load(Relaxed) {
             self.has_deadlines.store(true, Relaxed);
         }
-        ticks(u128::from(self.since_opened_ms()) + ttl.as_millis())
+        self.times_until(ttl.map_or(0, |ttl| ticks(u128::from(self.since_opened_ms()) + ttl.as_millis())))
     }
 
-    /// What `Meta::touched` starts with.
-    pub(crate) fn first_touch(&self) -> u32 {
-        if self.time_to_idle == 0 { 0 } else { self.now() }
+    /// The times in RAM of an entry that comes back from disk. A deadline of idling alone starts anew.
+    pub(crate) fn times_after_disk(&self, expiry_s: u32, idle: bool) -> Option<Times> {
+        if expiry_s == 0 || idle {
+            return self.times_until(0);
+        }
+        let left_ms = (u64::from(expiry_s) * 1000).saturating_sub(self.opened_ms);
+        self.times_until(ticks(u128::from(left_ms)).max(1))
+    }
+
+    fn times_until(&self, deadline: u32) -> Option<Times> {
+        let touched = if self.time_to_idle == 0 { 0 } else { self.now() };
+        let can_expire = deadline != 0 || self.time_to_idle != 0;
+        can_expire.then(|| Times { deadline, touched: AtomicU32::new(touched) })
     }
 
     /// Notes a hit, where entries expire when they idle. To write the entry at each hit would cost
     /// what the lock-free path saves, so it is noted once in a sixteenth of the idle time: an
     /// entry may idle that much less.
-    pub(crate) fn touch(&self, meta: &Meta) {
+    #[inline]
+    pub(crate) fn touch(&self, times: Option<&Times>) {
+        let Some(times) = times else { return };
         if self.time_to_idle == 0 {
             return;
         }
         let now = self.now();
-        if now.saturating_sub(meta.touched.load(Relaxed)) > self.time_to_idle / 16 {
+        if now.saturating_sub(times.touched.load(Relaxed)) > self.time_to_idle / 16 {
             // Never back: a copy on disk may have been given its deadline from a later touch.
-            meta.touched.fetch_max(now, Relaxed);
+            times.touched.fetch_max(now, Relaxed);
         }
     }
 
     /// Whether the entry is past its deadline or has idled too long.
     #[inline]
-    pub(crate) fn has_expired(&self, meta: &Meta) -> bool {
-        if meta.deadline == 0 && self.time_to_idle == 0 {
-            return false;
-        }
+    pub(crate) fn has_expired(&self, times: Option<&Times>) -> bool {
+        let Some(times) = times else { return false };
         let now = self.now();
         if now == u32::MAX {
             // The counter has ended, and with it all knowledge of what is still to come.
             return true;
         }
         let idle =
-            self.time_to_idle != 0 && now.saturating_sub(meta.touched.load(Relaxed)) >= self.time_to_idle;
-        idle || (meta.deadline != 0 && now >= meta.deadline)
+            self.time_to_idle != 0 && now.saturating_sub(times.touched.load(Relaxed)) >= self.time_to_idle;
+        idle || (times.deadline != 0 && now >= times.deadline)
     }
 
     /// The deadline to write with a copy on disk, and whether it is one of idling alone. `None` if
     /// less than a second is left.
-    pub(crate) fn on_disk(&self, meta: &Meta) -> Option<(u32, bool)> {
+    pub(crate) fn on_disk(&self, times: Option<&Times>) -> Option<(u32, bool)> {
+        let Some(times) = times else { return Some((0, false)) };
         let idle_end = match self.time_to_idle {
             0 => u32::MAX,
-            idle => meta.touched.load(Relaxed).saturating_add(idle),
+            idle => times.touched.load(Relaxed).saturating_add(idle),
         };
-        let end = if meta.deadline == 0 { idle_end } else { meta.deadline.min(idle_end) };
-        if meta.deadline == 0 && self.time_to_idle == 0 {
-            return Some((0, false));
-        }
+        let end = if times.deadline == 0 { idle_end } else { times.deadline.min(idle_end) };
         let end_s = (self.opened_ms + u64::from(end) * TICK_MS) / 1000;
         let end_s = u32::try_from(end_s).unwrap_or(u32::MAX);
-        (end_s > self.now_s()).then_some((end_s, meta.deadline == 0))
-    }
-
-    /// The deadline in RAM of an entry that comes back from disk. One of idling alone starts anew.
-    pub(crate) fn after_disk(&self, expiry_s: u32, idle: bool) -> u32 {
-        if expiry_s == 0 || idle {
-            return 0;
-        }
-        let left_ms = (u64::from(expiry_s) * 1000).saturating_sub(self.opened_ms);
-        ticks(u128::from(left_ms)).max(1)
+        (end_s > self.now_s()).then_some((end_s, times.deadline == 0))
     }
 
     /// Whether a copy on disk may outlast the entry that is promoted from it now: it was written
@@ -156,7 +159,7 @@ fn ticks(ms: u128) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{hash::KeyHash, io::fault::FaultDisk};
+    use crate::io::fault::FaultDisk;
 
     fn expiry(ttl: Option<u64>, tti: Option<u64>) -> (Arc<FaultDisk>, Expiry) {
         let disk = Arc::new(FaultDisk::new());
@@ -166,47 +169,46 @@ mod tests {
         (disk, Expiry::new(clock, secs(ttl), secs(tti)))
     }
 
-    fn entry(expiry: &Expiry, ttl: Option<Duration>) -> Meta {
-        Meta::new(KeyHash(0), 1, expiry.deadline(ttl), expiry.first_touch())
-    }
-
     #[test]
     fn an_entry_expires_never_late() {
         let (disk, expiry) = expiry(Some(10), None);
-        let (short, long) = (entry(&expiry, Some(Duration::from_secs(1))), entry(&expiry, None));
+        let (short, long) = (expiry.times(Some(Duration::from_secs(1))), expiry.times(None));
+        let has_expired = |times: &Option<Times>| expiry.has_expired(times.as_ref());
         disk.advance_clock(Duration::from_millis(900));
-        assert!(!expiry.has_expired(&short));
+        assert!(!has_expired(&short));
         disk.advance_clock(Duration::from_millis(100));
-        assert!(expiry.has_expired(&short) && !expiry.has_expired(&long));
+        assert!(has_expired(&short) && !has_expired(&long));
         disk.advance_clock(Duration::from_secs(9));
-        assert!(expiry.has_expired(&long));
+        assert!(has_expired(&long));
     }
 
     #[test]
     fn a_hit_renews_an_idle_entry_only() {
         let (disk, expiry) = expiry(None, Some(10));
-        let (idle, hit) = (entry(&expiry, None), entry(&expiry, None));
+        let (idle, hit) = (expiry.times(None), expiry.times(None));
         disk.advance_clock(Duration::from_secs(6));
-        expiry.touch(&hit);
+        expiry.touch(hit.as_ref());
         disk.advance_clock(Duration::from_secs(6));
-        assert!(expiry.has_expired(&idle) && !expiry.has_expired(&hit));
+        assert!(expiry.has_expired(idle.as_ref()) && !expiry.has_expired(hit.as_ref()));
     }
 
     #[test]
     fn the_deadline_on_disk_is_never_later() {
         let (disk, expiry) = expiry(Some(10), None);
-        let meta = entry(&expiry, None);
-        let (end_s, idle) = expiry.on_disk(&meta).unwrap();
+        let times = expiry.times(None);
+        let (end_s, idle) = expiry.on_disk(times.as_ref()).unwrap();
         assert!(!idle && end_s <= expiry.now_s() + 10 && end_s >= expiry.now_s() + 8);
-        assert!(expiry.after_disk(end_s, false) <= meta.deadline);
+        let back = expiry.times_after_disk(end_s, false).unwrap();
+        assert!(back.deadline <= times.as_ref().unwrap().deadline);
         disk.advance_clock(Duration::from_millis(9_500));
-        assert!(expiry.on_disk(&meta).is_none(), "less than a second is left");
+        assert!(expiry.on_disk(times.as_ref()).is_none(), "less than a second is left");
     }
 
     #[test]
     fn a_time_beyond_the_counter_is_its_end() {
         let (_, expiry) = expiry(None, None);
-        assert_eq!(expiry.deadline(Some(Duration::MAX)), u32::MAX);
-        assert_eq!(expiry.on_disk(&entry(&expiry, None)), Some((0, false)));
+        assert_eq!(expiry.times(Some(Duration::MAX)).unwrap().deadline, u32::MAX);
+        assert!(expiry.times(None).is_none(), "and what cannot expire has no times");
+        assert_eq!(expiry.on_disk(None), Some((0, false)));
     }
 }

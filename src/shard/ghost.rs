@@ -1,6 +1,6 @@
 //! Memory of entries that are gone: four bytes each, never a key, and it may be wrong.
 
-use crate::hash::KeyHash;
+use crate::{hash::KeyHash, processor::prefetch};
 
 const WAYS: usize = 8;
 
@@ -76,13 +76,16 @@ pub(super) struct Ghost {
     life: u64,
     /// Puts a stamp: `life` is `STAMPS_A_LIFE` stamps, or one put is one stamp where it is short.
     stamp_puts: u64,
-    puts: u64,
+    life_stamps: u32,
+    /// The last put's stamp, which wraps, and how many puts it is until the next one begins.
+    stamp: u32,
+    stamp_puts_left: u64,
 }
 
 impl Ghost {
     /// A ghost that remembers nothing and has no memory until it is [`fit`](Ghost::fit).
     pub(super) fn new() -> Ghost {
-        Ghost { buckets: Box::new([]), life: 0, stamp_puts: 1, puts: 0 }
+        Ghost { buckets: Box::new([]), life: 0, stamp_puts: 1, life_stamps: 0, stamp: 0, stamp_puts_left: 1 }
     }
 
     /// Makes the ghost remember `life` puts, and rebuilds the table if that is far from the
@@ -100,9 +103,21 @@ impl Ghost {
         if self.buckets.is_empty() {
             return;
         }
-        self.puts += 1;
-        let trace = Trace::new(fingerprint(hash), self.stamp(), freq);
+        self.stamp_puts_left -= 1;
+        if self.stamp_puts_left == 0 {
+            self.stamp = (self.stamp + 1) & STAMP_MASK;
+            self.stamp_puts_left = self.stamp_puts;
+        }
+        let trace = Trace::new(fingerprint(hash), self.stamp, freq);
         self.store(bucket(spread(hash), self.buckets.len()), trace);
+    }
+
+    /// Has the bucket of an entry brought near.
+    #[inline]
+    pub(super) fn prefetch(&self, hash: KeyHash) {
+        if !self.buckets.is_empty() {
+            prefetch(&raw const self.buckets[bucket(spread(hash), self.buckets.len())]);
+        }
     }
 
     /// Forgets an entry and tells what was known about it, if it is remembered.
@@ -112,17 +127,15 @@ impl Ghost {
         }
         let fingerprint = fingerprint(hash);
         let index = bucket(spread(hash), self.buckets.len());
-        for way in 0..WAYS {
-            let trace = self.buckets[index].0[way];
-            if trace.fingerprint() != fingerprint {
-                continue;
-            }
-            if let Some(age) = self.age(trace) {
-                self.buckets[index].0[way] = Trace::default();
-                return Some(Returned { freq: trace.freq(), age });
-            }
+        let traces = self.buckets[index].0;
+        // All eight at once, which takes a few instructions; nearly always it is none.
+        if !traces.iter().fold(false, |known, trace| known | (trace.fingerprint() == fingerprint)) {
+            return None;
         }
-        None
+        let known = (0..WAYS).filter(|&way| traces[way].fingerprint() == fingerprint);
+        let (way, age) = known.filter_map(|way| self.age_stamps(traces[way]).map(|age| (way, age))).next()?;
+        self.buckets[index].0[way] = Trace::default();
+        Some(Returned { freq: traces[way].freq(), age: u64::from(age) * self.stamp_puts })
     }
 
     pub(super) fn clear(&mut self) {
@@ -139,22 +152,25 @@ impl Ghost {
     #[cold]
     fn rebuild(&mut self, life: u64) {
         let buckets = life.div_ceil(WAYS as u64).max(1) as usize;
+        let stamp_puts = (life / STAMPS_A_LIFE).max(1);
         let mut rebuilt = Ghost {
             buckets: vec![Bucket::default(); buckets].into_boxed_slice(),
             life,
-            stamp_puts: (life / STAMPS_A_LIFE).max(1),
-            puts: self.puts,
+            stamp_puts,
+            life_stamps: (life / stamp_puts) as u32,
+            stamp: self.stamp,
+            stamp_puts_left: stamp_puts,
         };
         for (index, old) in self.buckets.iter().enumerate() {
             let first = bucket(lowest(index, self.buckets.len()), buckets);
             let last = bucket(lowest(index + 1, self.buckets.len()) - 1, buckets);
             for &trace in &old.0 {
-                let Some(age) = self.age(trace) else { continue };
+                let Some(age) = self.age_stamps(trace) else { continue };
+                let age = u64::from(age) * self.stamp_puts;
                 if age > life {
                     continue;
                 }
-                let age_stamps = (age / rebuilt.stamp_puts) as u32;
-                let stamp = rebuilt.stamp().wrapping_sub(age_stamps);
+                let stamp = rebuilt.stamp.wrapping_sub((age / rebuilt.stamp_puts) as u32);
                 let trace = Trace::new(trace.fingerprint(), stamp, trace.freq());
                 for index in first..=last {
                     rebuilt.store(index, trace);
@@ -165,22 +181,21 @@ impl Ghost {
     }
 
     fn store(&mut self, index: usize, trace: Trace) {
-        let age = |slot| self.age(slot).unwrap_or(u64::MAX);
-        let slots = &self.buckets[index].0;
-        let oldest = (0..WAYS).max_by_key(|&way| age(slots[way])).expect("a bucket has ways");
-        self.buckets[index].0[oldest] = trace;
+        // Age above way, in numbers that a processor compares eight at a time.
+        let rank = |way: usize, held: Trace| {
+            let age = self.age_stamps(held).unwrap_or(STAMP_MASK + 1);
+            (age * WAYS as u32) as i32 + way as i32
+        };
+        let traces = &self.buckets[index].0;
+        let oldest = (0..WAYS).fold(0, |oldest, way| rank(way, traces[way]).max(oldest));
+        self.buckets[index].0[oldest as usize % WAYS] = trace;
     }
 
-    /// How many have been put since, or `None` for a free slot or a dead entry.
-    fn age(&self, trace: Trace) -> Option<u64> {
-        let stamps = self.stamp().wrapping_sub(trace.stamp()) & STAMP_MASK;
-        let age = u64::from(stamps) * self.stamp_puts;
-        (trace.is_live() && age <= self.life).then_some(age)
-    }
-
-    /// The present stamp; its upper bits are the caller's to drop.
-    fn stamp(&self) -> u32 {
-        (self.puts / self.stamp_puts) as u32
+    /// How many stamps have been begun since, or `None` for a free slot or a dead entry.
+    #[inline]
+    fn age_stamps(&self, trace: Trace) -> Option<u32> {
+        let stamps = self.stamp.wrapping_sub(trace.stamp()) & STAMP_MASK;
+        (trace.is_live() && stamps <= self.life_stamps).then_some(stamps)
     }
 }
 

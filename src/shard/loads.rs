@@ -1,13 +1,9 @@
 //! The loads under way: who may still store what it is loading, and who waits for it (R8).
 
-use std::{
-    borrow::Borrow,
-    collections::{HashMap, hash_map::Entry},
-    sync::Arc,
-};
+use std::{borrow::Borrow, collections::hash_map::Entry, sync::Arc};
 
 use crate::{
-    hash::KeyHash,
+    hash::{HashMapByKeyHash, KeyHash},
     sync::{Condvar, Mutex},
 };
 
@@ -21,7 +17,7 @@ pub(crate) struct LoadId(u64);
 /// or a clear takes it out, and who asks afterwards starts a new one.
 #[derive(Debug)]
 pub(crate) struct Loads<K, V> {
-    under_way: HashMap<KeyHash, Load<K, V>>,
+    under_way: HashMapByKeyHash<Load<K, V>>,
     last_id: u64,
 }
 
@@ -49,7 +45,7 @@ pub(crate) enum Turn<V> {
 
 impl<K: Eq, V> Loads<K, V> {
     pub(crate) fn new() -> Loads<K, V> {
-        Loads { under_way: HashMap::new(), last_id: 0 }
+        Loads { under_way: HashMapByKeyHash::default(), last_id: 0 }
     }
 
     /// Joins the load of `key`, or starts it, and takes `owned` then. What is left of that is dropped

@@ -15,7 +15,8 @@
 //! coordination that RAM, log and reclaim need: a slow reader cannot bring a removed value back.
 //!
 //! A shard does no I/O, calls no user code but `K::eq`, and takes no lock but, for a moment, the
-//! hot table's list of freed slots. Entries that it displaces are dropped through the epoch, after the lock is gone.
+//! hot table's list of freed slots and, when it grows, the arena's. Entries that it displaces are
+//! dropped once no reader can reach them, after the lock is gone.
 
 pub(crate) mod admission;
 pub(crate) mod arena;
@@ -47,9 +48,9 @@ use self::{
     clock::{Clock, Residents},
     cold::Cold,
     counts::Counts,
-    entry::{Entry, Meta, SlotId},
+    entry::{Meta, Resident, SlotId},
     expiry::Expiry,
-    hot::{Hot, HotWriter},
+    hot::{Gone, Hot, HotWriter},
     loads::{Load, LoadId, Loads, Turn},
     pending::PendingCopies,
 };
@@ -135,6 +136,14 @@ pub(crate) enum DiskState {
     Wrapped,
 }
 
+/// What may be displaced in a stripe and wait to be dropped before the epoch is asked to move on.
+/// Seldom enough to cost little, often enough that the budget loses little.
+fn limbo_weight_max(budget: &Budget) -> u64 {
+    // Not for less than this, or tiny caches would ask each time.
+    let least = if budget.is_in_bytes() { 4 << 10 } else { 64 };
+    (budget.capacity(0) / 32).max(least)
+}
+
 /// How an insert or a promotion of a large entry concerns the other stripes.
 #[must_use]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -146,7 +155,7 @@ pub(crate) enum Loan {
 
 /// What a look-up under the lock finds.
 pub(crate) enum Found<'g, K, V> {
-    Hot(&'g Entry<K, V>),
+    Hot(Resident<'g, K, V>),
     Cold(Location),
     Nothing,
 }
@@ -159,7 +168,7 @@ impl<K: Eq + Held, V: Held> Stripe<K, V> {
         gate: Gate,
         writes_through: bool,
     ) -> Self {
-        let (hot, writer) = Hot::new(arena);
+        let (hot, writer) = Hot::new(arena, limbo_weight_max(&budget));
         let cold = Cold::new();
         budget.resize_index(0, cold.bytes());
         let state = State {
@@ -208,7 +217,7 @@ impl<'g, K: Eq + Held, V: Held> Shard<'g, K, V> {
     }
 
     pub(crate) fn is_resident(&self, hash: KeyHash) -> bool {
-        self.hot.slots_with_hash(&self.state.writer, hash).next().is_some()
+        self.state.writer.slots_with_hash(hash).next().is_some()
     }
 
     pub(crate) fn location(&self, hash: KeyHash) -> Option<Location> {
@@ -247,7 +256,7 @@ impl<'g, K: Eq + Held, V: Held> Shard<'g, K, V> {
     }
 
     pub(crate) fn resident_len(&self) -> u64 {
-        self.hot.len(&self.state.writer) as u64
+        self.state.writer.len() as u64
     }
 
     /// What the table, the slab, the rings and the ghosts have allocated.
@@ -267,17 +276,26 @@ impl<'g, K: Eq + Held, V: Held> Shard<'g, K, V> {
         self.state.clock.bytes() + self.state.leaving + limbo
     }
 
-    /// Hands what was displaced to the epoch.
-    pub(crate) fn seal_retired(&mut self) {
-        self.hot.seal_retired(&mut self.state.writer, self.guard);
+    /// Has what was displaced dropped as soon as nobody can see it.
+    pub(crate) fn hand_over_retired(&mut self) {
+        self.state.writer.hand_over(self.guard);
     }
 
-    fn entry(&self, slot: SlotId) -> &'g Entry<K, V> {
-        self.hot.entry_pinned(&self.state.writer, slot, self.guard)
+    /// What was displaced earlier and nobody can see any more, to be dropped outside the lock.
+    pub(crate) fn take_gone(&mut self) -> Gone<K, V> {
+        self.state.writer.take_gone()
+    }
+
+    fn resident(&self, slot: SlotId) -> Resident<'g, K, V> {
+        self.hot.resident(&self.state.writer, slot, self.guard)
     }
 
     fn meta(&self, slot: SlotId) -> &'g Meta {
-        &self.entry(slot).meta
+        &self.resident(slot).entry.meta
+    }
+
+    fn has_expired(&self, slot: SlotId) -> bool {
+        self.state.expiry.has_expired(self.resident(slot).times)
     }
 }
 
@@ -331,7 +349,6 @@ impl<'g, K: Eq + Held, V: Held> Shard<'g, K, V> {
 
 /// The entries as the clock sees them.
 struct View<'a, K, V> {
-    hot: &'a Hot<K, V>,
     writer: &'a HotWriter<K, V>,
     /// The entry that was overwritten just now: no longer resident, but its place is to be passed on.
     replaced: Option<(SlotId, &'a Meta)>,
@@ -341,8 +358,13 @@ impl<K, V> Residents for View<'_, K, V> {
     fn meta(&self, slot: SlotId) -> &Meta {
         match self.replaced {
             Some((replaced, meta)) if replaced == slot => meta,
-            _ => &self.hot.entry(self.writer, slot).meta,
+            _ => &self.writer.entry(slot).meta,
         }
+    }
+
+    #[inline]
+    fn prefetch(&self, slot: SlotId) {
+        self.writer.prefetch_slot(slot);
     }
 }
 
@@ -354,17 +376,17 @@ impl<K: Eq + Held, V: Held> Shard<'_, K, V> {
         use entry::Flags;
 
         let state = &*self.state;
-        let view = View { hot: self.hot, writer: &state.writer, replaced: None };
-        self.hot.check(&state.writer);
+        let view = View { writer: &state.writer, replaced: None };
+        state.writer.check();
         state.clock.check(&view);
         state.cold.check();
         let (mut in_rings, mut on_disk, mut pending) = (0, 0, 0);
         let (mut leaving, mut borrowed) = (0, 0);
         let mut next = SlotId(0);
-        while let Some(slot) = self.hot.next_resident(&state.writer, next) {
+        while let Some(slot) = state.writer.next_resident(next) {
             next = SlotId(slot.0 + 1);
             let meta = self.meta(slot);
-            let weight = u64::from(meta.weight);
+            let weight = meta.weight();
             in_rings += usize::from(!meta.has(Flags::LEAVING));
             leaving += if meta.has(Flags::LEAVING) { weight } else { 0 };
             borrowed += if meta.has(Flags::BORROWED) { weight } else { 0 };

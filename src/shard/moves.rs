@@ -1,13 +1,13 @@
 //! The moves that an operation makes: in, over, back from disk, and out.
 
-use std::{borrow::Borrow, mem};
+use std::borrow::Borrow;
 
 use super::{
     DiskState, Found, Held, Loan, Shard, View,
     cold::Cold,
-    entry::{Entry, Flags, Meta, SlotId},
+    entry::{Arrival, Flags, Meta, SlotId},
 };
-use crate::{hash::KeyHash, location::Location, sync::Ordering::Relaxed};
+use crate::{hash::KeyHash, location::Location};
 
 /// Entries that an insert looks at for expired ones: more than one, so that they cannot pile up.
 const SWEEP_STEPS: usize = 2;
@@ -20,10 +20,10 @@ impl<'g, K: Eq + Held, V: Held> Shard<'g, K, V> {
         K: Borrow<Q>,
         Q: Eq + ?Sized,
     {
-        if let Some(slot) = self.hot.slot_of(&self.state.writer, hash, key) {
-            let entry = self.entry(slot);
-            if !self.state.expiry.has_expired(&entry.meta) {
-                return Found::Hot(entry);
+        if let Some(slot) = self.state.writer.slot_of(hash, key) {
+            let resident = self.resident(slot);
+            if !self.state.expiry.has_expired(resident.times) {
+                return Found::Hot(resident);
             }
             self.expire(slot);
             return Found::Nothing;
@@ -35,14 +35,16 @@ impl<'g, K: Eq + Held, V: Held> Shard<'g, K, V> {
     }
 
     /// Stores an entry over whatever its key had. The caller has journaled what may be on disk.
-    pub(crate) fn insert(&mut self, entry: Entry<K, V>) -> Loan {
+    pub(crate) fn insert(&mut self, arrival: Arrival<K, V>) -> Loan {
+        let entry = &arrival.entry;
         let hash = entry.meta.hash;
+        self.state.clock.prefetch(hash);
         self.note_limbo();
         self.forget_copies(hash);
         let loan = self.borrow_for(&entry.meta);
-        let slot = match self.hot.slot_of(&self.state.writer, hash, &entry.key) {
-            Some(old) => self.replace(old, entry),
-            None => self.add(entry),
+        let slot = match self.state.writer.slot_of(hash, &entry.key) {
+            Some(old) => self.replace(old, arrival),
+            None => self.add(arrival),
         };
         if self.state.writes_through {
             self.queue_copy(slot);
@@ -50,6 +52,7 @@ impl<'g, K: Eq + Held, V: Held> Shard<'g, K, V> {
         self.state.counts.inserts += 1;
         self.settle();
         self.sweep_on_insert();
+        self.prefetch_next();
         loan
     }
 
@@ -60,15 +63,16 @@ impl<'g, K: Eq + Held, V: Held> Shard<'g, K, V> {
 
     /// Brings an entry back into RAM, which [`may_promote`](Shard::may_promote) was asked about. It keeps
     /// its copy on disk, unless the caller has forgotten that.
-    pub(crate) fn promote(&mut self, entry: Entry<K, V>) -> Loan {
+    pub(crate) fn promote(&mut self, arrival: Arrival<K, V>) -> Loan {
         self.note_limbo();
-        let loan = self.borrow_for(&entry.meta);
-        entry.meta.set(Flags::FROM_DISK);
-        if self.location(entry.meta.hash).is_some() {
-            entry.meta.set(Flags::ON_DISK);
+        let meta = &arrival.entry.meta;
+        let loan = self.borrow_for(meta);
+        meta.set(Flags::FROM_DISK);
+        if self.location(meta.hash).is_some() {
+            meta.set(Flags::ON_DISK);
             self.state.on_disk += 1;
         }
-        self.add(entry);
+        self.add(arrival);
         self.settle();
         loan
     }
@@ -79,11 +83,11 @@ impl<'g, K: Eq + Held, V: Held> Shard<'g, K, V> {
         K: Borrow<Q>,
         Q: Eq + ?Sized,
     {
-        let slot = self.hot.slot_of(&self.state.writer, hash, key);
-        let was_alive = slot.is_some_and(|slot| !self.state.expiry.has_expired(self.meta(slot)));
+        let slot = self.state.writer.slot_of(hash, key);
+        let was_alive = slot.is_some_and(|slot| !self.has_expired(slot));
         self.forget_copies(hash);
         // What was leaving has gone with its copy.
-        if let Some(slot) = self.hot.slot_of(&self.state.writer, hash, key) {
+        if let Some(slot) = self.state.writer.slot_of(hash, key) {
             self.take_out(slot);
         }
         was_alive
@@ -93,7 +97,7 @@ impl<'g, K: Eq + Held, V: Held> Shard<'g, K, V> {
     pub(crate) fn clear(&mut self) {
         self.state.copies.clear();
         let mut next = SlotId(0);
-        while let Some(slot) = self.hot.next_resident(&self.state.writer, next) {
+        while let Some(slot) = self.state.writer.next_resident(next) {
             next = SlotId(slot.0 + 1);
             let meta = self.meta(slot);
             meta.clear(Flags::ON_DISK);
@@ -104,7 +108,7 @@ impl<'g, K: Eq + Held, V: Held> Shard<'g, K, V> {
         self.state.clock.clear();
         self.state.gate.clear();
         self.change_index(Cold::clear);
-        self.seal_retired();
+        self.hand_over_retired();
     }
 
     /// Ends the stripe: nothing is found, stored or promoted any more.
@@ -131,6 +135,17 @@ impl<'g, K: Eq + Held, V: Held> Shard<'g, K, V> {
 
 /// The paragraphs of the moves above.
 impl<'g, K: Eq + Held, V: Held> Shard<'g, K, V> {
+    /// Has what the stripe's next insert will look at brought near: by then it has come, and several
+    /// of these waits pass at once.
+    fn prefetch_next(&self) {
+        let state = &*self.state;
+        let view = View { writer: &state.writer, replaced: None };
+        if let Some(next) = state.clock.prefetch_next(&view) {
+            state.writer.prefetch_bucket(next.hash);
+        }
+        state.writer.prefetch_gone();
+    }
+
     /// Without a disk there is no thread that sweeps, so each insert looks at a few entries.
     fn sweep_on_insert(&mut self) {
         if self.state.disk == DiskState::Absent && self.state.expiry.is_used() {
@@ -140,26 +155,26 @@ impl<'g, K: Eq + Held, V: Held> Shard<'g, K, V> {
         }
     }
 
-    fn add(&mut self, entry: Entry<K, V>) -> SlotId {
-        let slot = self.hot.insert(&mut self.state.writer, entry, self.guard);
+    fn add(&mut self, arrival: Arrival<K, V>) -> SlotId {
+        let slot = self.state.writer.insert(arrival, self.guard);
         let capacity = self.capacity();
         let state = &mut *self.state;
         state.clock.set_capacity(capacity);
-        let view = View { hot: self.hot, writer: &state.writer, replaced: None };
+        let view = View { writer: &state.writer, replaced: None };
         state.clock.insert(&view, slot, &mut state.victims);
         slot
     }
 
     /// An overwrite in RAM. `old` is in the rings: had it been leaving, `forget_copies` would have
     /// taken it out.
-    fn replace(&mut self, old: SlotId, entry: Entry<K, V>) -> SlotId {
+    fn replace(&mut self, old: SlotId, arrival: Arrival<K, V>) -> SlotId {
         let old_meta = self.meta(old);
         self.give_back(old_meta);
-        let new = self.hot.replace(&mut self.state.writer, old, entry, self.guard);
+        let new = self.state.writer.replace(old, arrival, self.guard);
         let capacity = self.capacity();
         let state = &mut *self.state;
         state.clock.set_capacity(capacity);
-        let view = View { hot: self.hot, writer: &state.writer, replaced: Some((old, old_meta)) };
+        let view = View { writer: &state.writer, replaced: Some((old, old_meta)) };
         state.clock.replace(&view, old, new, &mut state.victims);
         new
     }
@@ -180,18 +195,17 @@ impl<'g, K: Eq + Held, V: Held> Shard<'g, K, V> {
     /// Sees the clock's victims off, and evicts more where a loan that ended took capacity with it.
     fn settle(&mut self) {
         loop {
-            let mut victims = mem::take(&mut self.state.victims);
-            for slot in victims.drain(..) {
-                self.depart(slot);
+            for at in 0..self.state.victims.len() {
+                self.depart(self.state.victims[at]);
             }
-            self.state.victims = victims;
+            self.state.victims.clear();
             let capacity = self.capacity();
             let state = &mut *self.state;
             state.clock.set_capacity(capacity);
             if state.clock.bytes() <= state.clock.capacity() {
                 return;
             }
-            let view = View { hot: self.hot, writer: &state.writer, replaced: None };
+            let view = View { writer: &state.writer, replaced: None };
             state.clock.shrink(&view, &mut state.victims);
             if state.victims.is_empty() {
                 return;
@@ -207,14 +221,14 @@ impl<'g, K: Eq + Held, V: Held> Shard<'g, K, V> {
         if meta.has(Flags::PENDING) {
             return self.set_leaving(meta);
         }
-        match self.fate(meta) {
+        match self.fate(slot, meta) {
             Fate::Spill => {
                 self.queue_copy(slot);
                 return self.set_leaving(meta);
             }
             Fate::Clean => {
                 self.state.counts.clean_evictions += 1;
-                if meta.freq.load(Relaxed) > 0 {
+                if meta.usage().freq > 0 {
                     self.state.cold.mark_read(meta.hash);
                 }
                 meta.clear(Flags::ON_DISK);
@@ -229,11 +243,11 @@ impl<'g, K: Eq + Held, V: Held> Shard<'g, K, V> {
         self.drop_resident(slot);
     }
 
-    fn fate(&mut self, meta: &Meta) -> Fate {
+    fn fate(&mut self, slot: SlotId, meta: &Meta) -> Fate {
         if meta.has(Flags::ON_DISK) {
             return Fate::Clean;
         }
-        if self.state.expiry.has_expired(meta) {
+        if self.has_expired(slot) {
             return Fate::Expired;
         }
         match self.state.disk {
@@ -270,29 +284,29 @@ impl<'g, K: Eq + Held, V: Held> Shard<'g, K, V> {
     pub(super) fn take_out(&mut self, slot: SlotId) {
         let meta = self.meta(slot);
         if meta.has(Flags::LEAVING) {
-            self.state.leaving -= u64::from(meta.weight);
-            self.state.budget.sub_leaving(u64::from(meta.weight));
+            self.state.leaving -= meta.weight();
+            self.state.budget.sub_leaving(meta.weight());
         } else {
             self.give_back(meta);
             let state = &mut *self.state;
-            let view = View { hot: self.hot, writer: &state.writer, replaced: None };
+            let view = View { writer: &state.writer, replaced: None };
             state.clock.remove(&view, slot);
         }
         self.drop_resident(slot);
     }
 
     fn drop_resident(&mut self, slot: SlotId) {
-        self.hot.remove(&mut self.state.writer, slot, self.guard);
+        self.state.writer.remove(slot, self.guard);
     }
 
     fn set_leaving(&mut self, meta: &Meta) {
         meta.set(Flags::LEAVING);
-        self.state.leaving += u64::from(meta.weight);
-        self.state.budget.add_leaving(u64::from(meta.weight));
+        self.state.leaving += meta.weight();
+        self.state.budget.add_leaving(meta.weight());
     }
 
     fn borrow_for(&mut self, meta: &Meta) -> Loan {
-        let weight = u64::from(meta.weight);
+        let weight = meta.weight();
         if !self.state.budget.lend(weight) {
             return Loan::None;
         }
@@ -304,8 +318,8 @@ impl<'g, K: Eq + Held, V: Held> Shard<'g, K, V> {
     fn give_back(&mut self, meta: &Meta) {
         if meta.has(Flags::BORROWED) {
             meta.clear(Flags::BORROWED);
-            self.state.borrowed -= u64::from(meta.weight);
-            self.state.budget.give_back(u64::from(meta.weight));
+            self.state.borrowed -= meta.weight();
+            self.state.budget.give_back(meta.weight());
         }
     }
 }

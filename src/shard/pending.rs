@@ -1,9 +1,12 @@
 //! The copies that are on their way to disk: queued, or in the batch that is being written.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 
 use super::entry::SlotId;
-use crate::{hash::KeyHash, location::Location};
+use crate::{
+    hash::{HashMapByKeyHash, KeyHash},
+    location::Location,
+};
 
 /// So many cancelled copies are not worth a look through the queue.
 const CANCELLED_MIN: usize = 64;
@@ -33,7 +36,7 @@ pub(crate) struct Ticket(u64);
 ///    else is there was cancelled and is skipped. Half of the queue at least is wanted, but for a rest.
 #[derive(Debug, Default)]
 pub(crate) struct PendingCopies {
-    copies: HashMap<KeyHash, Pending>,
+    copies: HashMapByKeyHash<Pending>,
     queue: VecDeque<(KeyHash, Ticket)>,
     last_ticket: u64,
 }
@@ -78,6 +81,11 @@ impl PendingCopies {
     /// Ends the copy: written, or cancelled.
     pub(crate) fn take(&mut self, hash: KeyHash) -> Option<Pending> {
         self.copies.remove(&hash)
+    }
+
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.copies.is_empty()
     }
 
     pub(crate) fn clear(&mut self) {

@@ -66,7 +66,7 @@ impl Trace {
     }
 
     fn metas(&self) -> Metas {
-        let meta = |key: &u64| Meta::new(KeyHash::of(&key.to_le_bytes(), 0), 1, 0, 0);
+        let meta = |key: &u64| Meta::new(KeyHash::of(&key.to_le_bytes(), 0), 1);
         Metas(self.keys.iter().map(meta).collect())
     }
 }

@@ -45,27 +45,33 @@ impl Ring {
         Ring { bit, places: VecDeque::new(), front: 0, live: 0, bytes: 0, hand: 0, young: 0 }
     }
 
+    #[inline]
     pub(super) fn len(&self) -> usize {
         self.live
     }
 
+    #[inline]
     pub(super) fn is_empty(&self) -> bool {
         self.live == 0
     }
 
+    #[inline]
     pub(super) fn bytes(&self) -> u64 {
         self.bytes
     }
 
     /// Entries that the hand has not passed yet.
+    #[inline]
     pub(super) fn young(&self) -> usize {
         self.young
     }
 
+    #[inline]
     pub(super) fn holds(&self, meta: &Meta) -> bool {
         meta.place.load(Relaxed) & MAIN == self.bit
     }
 
+    #[inline]
     pub(super) fn push(&mut self, slot: SlotId, meta: &Meta) {
         assert!(slot != VACANT, "the last slot number means a vacant place");
         meta.place.store(self.place(self.places.len()), Relaxed);
@@ -73,6 +79,7 @@ impl Ring {
         self.count_in(self.places.len() - 1, meta);
     }
 
+    #[inline]
     pub(super) fn pop_oldest<'a, R: Residents>(&mut self, residents: &'a R) -> Option<(SlotId, &'a Meta)> {
         loop {
             let slot = self.places.pop_front()?;
@@ -84,13 +91,26 @@ impl Ring {
             }
             let meta = residents.meta(slot);
             self.live -= 1;
-            self.bytes -= u64::from(meta.weight);
+            self.bytes -= meta.weight();
             self.young -= usize::from(!passed);
             return Some((slot, meta));
         }
     }
 
+    /// Who stands at a place, counted from the oldest.
+    #[inline]
+    pub(super) fn at(&self, index: usize) -> Option<SlotId> {
+        self.places.get(index).copied().filter(|&slot| slot != VACANT)
+    }
+
+    /// Who the hand comes by next.
+    #[inline]
+    pub(super) fn at_hand(&self) -> Option<SlotId> {
+        self.at(self.hand)
+    }
+
     /// Moves the hand over one place, and tells who stands there.
+    #[inline]
     pub(super) fn advance_hand(&mut self) -> Option<SlotId> {
         let slot = *self.places.get(self.hand)?;
         self.hand += 1;
@@ -102,12 +122,13 @@ impl Ring {
     }
 
     /// Takes an entry out and leaves its place vacant.
+    #[inline]
     pub(super) fn vacate(&mut self, meta: &Meta) {
         let index = self.index(meta).expect("a resident entry stands in its ring");
         assert!(self.places[index] != VACANT, "an entry leaves its place once");
         self.places[index] = VACANT;
         self.live -= 1;
-        self.bytes -= u64::from(meta.weight);
+        self.bytes -= meta.weight();
         self.young -= usize::from(index >= self.hand);
     }
 
@@ -152,7 +173,7 @@ impl Ring {
             let meta = residents.meta(slot);
             assert_eq!(meta.place.load(Relaxed), self.place(index), "place of {slot:?}");
             live += 1;
-            bytes += u64::from(meta.weight);
+            bytes += meta.weight();
             young += usize::from(index >= self.hand);
         }
         assert_eq!(self.live, live, "live places");
@@ -163,12 +184,14 @@ impl Ring {
         assert!(vacant <= live.max(VACANT_MIN), "{vacant} vacant places, {live} live");
     }
 
+    #[inline]
     fn count_in(&mut self, index: usize, meta: &Meta) {
         self.live += 1;
-        self.bytes += u64::from(meta.weight);
+        self.bytes += meta.weight();
         self.young += usize::from(index >= self.hand);
     }
 
+    #[inline]
     fn place(&self, index: usize) -> u32 {
         let position = self.front.wrapping_add(index as u32) & POSITION_MASK;
         position | self.bit

@@ -19,9 +19,12 @@ use super::{
     arena::{Arena, Array},
     entry::SlotId,
 };
-use crate::sync::{
-    AtomicPtr,
-    Ordering::{Relaxed, Release},
+use crate::{
+    processor::prefetch,
+    sync::{
+        AtomicPtr,
+        Ordering::{Relaxed, Release},
+    },
 };
 
 /// log2 of the slots in each of the first four chunks.
@@ -102,17 +105,24 @@ impl<T> Slab<T> {
         unsafe { &*at }
     }
 
-    /// Empties a slot by dropping its value in place.
+    /// Empties a slot.
     ///
     /// # Safety
     ///
-    /// The slot is filled, its filling happened before this call, and no reference to it lives or
-    /// is made any more. It counts as empty even if the value's `drop` panics.
-    pub(crate) unsafe fn drop_in_place(&self, slot: SlotId) {
+    /// The slot is filled, its filling happened before this call, and no reference to its value
+    /// lives or is made any more.
+    #[inline]
+    pub(crate) unsafe fn take(&self, slot: SlotId) -> T {
         let at = self.at(slot);
-        // SAFETY: `at` is in bounds and aligned (as in `write`), holds a value by contract and is
-        // reached by nobody else, so this is the value's only drop.
-        unsafe { at.drop_in_place() };
+        // SAFETY: `at` is in bounds and aligned (as in `write`) and holds a value by contract, which
+        // nobody else reaches: moved out here, it is used by its new owner only.
+        unsafe { at.read() }
+    }
+
+    /// Has the start of a slot brought near.
+    #[inline]
+    pub(crate) fn prefetch(&self, slot: SlotId) {
+        prefetch(self.at(slot));
     }
 
     /// The address of a slot whose chunk exists.

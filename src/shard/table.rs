@@ -26,6 +26,7 @@ use super::{
 };
 use crate::{
     hash::KeyHash,
+    processor::{equal_bytes, prefetch},
     sync::{
         AtomicU32, AtomicU64,
         Ordering::{Acquire, Relaxed, Release},
@@ -88,32 +89,43 @@ impl Table {
         Probe { table: self, bucket, index, left: self.buckets.len() - 1, tag, lanes: bucket.lanes(tag) }
     }
 
+    /// Has the bucket where a probe for this hash starts brought near.
+    #[inline]
+    pub(crate) fn prefetch(&self, hash: KeyHash) {
+        prefetch(&raw const self.buckets[self.home(hash)]);
+    }
+
     /// Links a filled slot. The hash may be there already, the slot may not.
     pub(crate) fn link(&self, hash: KeyHash, slot: SlotId) {
-        for bucket in self.chain(hash) {
+        let mut index = self.home(hash);
+        for _ in 0..self.buckets.len() {
+            let bucket = &self.buckets[index];
             if let Some(lane) = bucket.vacant_lane() {
                 bucket.set_slot(lane, Some(slot));
                 bucket.set_tag(lane, tag(hash));
                 return;
             }
             bucket.pass(1);
+            index = self.after(index);
         }
         unreachable!("a table grows before its last lane is taken (invariant 3)");
     }
 
     /// Puts `new` in `old`'s lane by one store: a probe meets the one or the other.
     pub(crate) fn relink(&self, hash: KeyHash, old: SlotId, new: SlotId) {
-        let (bucket, lane) = self.locate(hash, old);
-        bucket.set_slot(lane, Some(new));
+        let (index, lane) = self.locate(hash, old);
+        self.buckets[index].set_slot(lane, Some(new));
     }
 
     /// Takes a slot out.
     pub(crate) fn unlink(&self, hash: KeyHash, slot: SlotId) {
         let (found, lane) = self.locate(hash, slot);
-        found.set_tag(lane, 0);
-        found.set_slot(lane, None);
-        for passed in self.chain(hash).take_while(|bucket| !std::ptr::eq(*bucket, found)) {
-            passed.pass(-1);
+        self.buckets[found].set_tag(lane, 0);
+        self.buckets[found].set_slot(lane, None);
+        let mut index = self.home(hash);
+        while index != found {
+            self.buckets[index].pass(-1);
+            index = self.after(index);
         }
     }
 
@@ -154,22 +166,34 @@ impl Table {
         assert!(counted.eq(passed), "an overflow count is wrong (invariant 2)");
     }
 
-    fn locate(&self, hash: KeyHash, slot: SlotId) -> (&Bucket, usize) {
-        self.chain(hash)
-            .find_map(|bucket| bucket.lane_of(slot).map(|lane| (bucket, lane)))
-            .expect("the writer unlinks only what it linked")
+    /// The bucket and the lane of a slot that was linked for this hash.
+    fn locate(&self, hash: KeyHash, slot: SlotId) -> (usize, usize) {
+        let mut index = self.home(hash);
+        for _ in 0..self.buckets.len() {
+            let bucket = &self.buckets[index];
+            let mut lanes = bucket.lanes(tag(hash));
+            while lanes != 0 {
+                let lane = lanes.trailing_zeros() as usize;
+                if bucket.slot(lane) == Some(slot) {
+                    return (index, lane);
+                }
+                lanes &= lanes - 1;
+            }
+            index = self.after(index);
+        }
+        unreachable!("the writer unlinks only what it linked");
     }
 
-    /// Every bucket once, from the hash's home on.
-    fn chain(&self, hash: KeyHash) -> impl Iterator<Item = &Bucket> {
-        let (before, after) = self.buckets.split_at(self.home(hash));
-        after.iter().chain(before)
+    /// The bucket that a chain goes on to.
+    #[inline]
+    fn after(&self, index: usize) -> usize {
+        if index + 1 == self.buckets.len() { 0 } else { index + 1 }
     }
 
     /// The low half as a fraction of all buckets: the top bits are equal in all hashes of a stripe.
     #[inline]
     fn home(&self, hash: KeyHash) -> usize {
-        ((hash.0 & 0xffff_ffff) * self.buckets.len() as u64 >> 32) as usize
+        (((hash.0 & 0xffff_ffff) * self.buckets.len() as u64) >> 32) as usize
     }
 }
 
@@ -210,10 +234,7 @@ impl Iterator for Probe<'_> {
                 return None;
             }
             self.left -= 1;
-            self.index += 1;
-            if self.index == self.table.buckets.len() {
-                self.index = 0;
-            }
+            self.index = self.table.after(self.index);
             self.bucket = &self.table.buckets[self.index];
             self.lanes = self.bucket.lanes(self.tag);
         }
@@ -230,22 +251,16 @@ impl Bucket {
         }
     }
 
-    /// The lanes whose tag this is, a bit each. May name a few more above the first right one.
+    /// The lanes whose tag this is, a bit each.
     #[inline]
     fn lanes(&self, tag: u8) -> u32 {
-        let low = equal_bytes(self.tags_low.load(Relaxed), tag);
-        let high = equal_bytes(self.tags_high.load(Relaxed).into(), tag);
-        (low | high << 8) & ((1 << LANES) - 1)
+        let (low, high) = (self.tags_low.load(Relaxed), self.tags_high.load(Relaxed));
+        equal_bytes(low, high, tag)
     }
 
     fn vacant_lane(&self) -> Option<usize> {
-        // The lowest bit is exact, and it is the only one that is used.
         let lanes = self.lanes(0);
         (lanes != 0).then(|| lanes.trailing_zeros() as usize)
-    }
-
-    fn lane_of(&self, slot: SlotId) -> Option<usize> {
-        (0..LANES).find(|&lane| self.slot(lane) == Some(slot))
     }
 
     #[inline]
@@ -284,38 +299,12 @@ impl Bucket {
     }
 }
 
-/// A bit for each byte of `word` that equals `byte`. A byte that differs in its lowest bit only,
-/// above an equal one, may be named too: the borrow of the subtraction reaches it.
-#[inline]
-fn equal_bytes(word: u64, byte: u8) -> u32 {
-    const ONES: u64 = u64::from_ne_bytes([1; 8]);
-    const HIGHS: u64 = ONES << 7;
-    /// Sums bit 8i + 7 of its factor into bit 56 + i.
-    const GATHER: u64 = 0x0002_0408_1020_4081;
-    let difference = word ^ (ONES * u64::from(byte));
-    let zeroes = difference.wrapping_sub(ONES) & !difference & HIGHS;
-    (zeroes.wrapping_mul(GATHER) >> 56) as u32
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn found(table: &Table, hash: KeyHash) -> Vec<u32> {
         table.probe(hash).map(|slot| slot.0).collect()
-    }
-
-    #[test]
-    fn equal_bytes_names_each_equal_byte() {
-        for position in 0..8 {
-            for byte in [0, 1, 0x7f, 0x80, 0xff] {
-                let other = u64::from_ne_bytes([byte ^ 0x55; 8]);
-                let word = other & !(0xff << (position * 8)) | u64::from(byte) << (position * 8);
-                assert_eq!(equal_bytes(word, byte), 1 << position);
-                assert_eq!(equal_bytes(other, byte), 0);
-            }
-        }
-        assert_eq!(equal_bytes(u64::MAX, 0xff), 0xff);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use crossbeam_epoch::pin;
 
 use super::*;
 use crate::{
-    shard::entry::Meta,
+    shard::entry::{Arrival, Meta},
     sync::{AtomicBool, Ordering::Release},
 };
 
@@ -26,8 +26,12 @@ fn xorshift(state: &mut u64) -> u64 {
     *state
 }
 
-fn entry<K, V>(hash: KeyHash, key: K, value: V) -> Entry<K, V> {
-    Entry { meta: Meta::new(hash, 100, 0, 0), key, value }
+fn arrival<K, V>(hash: KeyHash, key: K, value: V) -> Arrival<K, V> {
+    Arrival { entry: Entry { meta: Meta::new(hash, 100), key, value }, times: None }
+}
+
+fn empty<K, V>() -> (Arc<Hot<K, V>>, HotWriter<K, V>) {
+    Hot::new(&Arc::default(), 1 << 20)
 }
 
 /// A value that is counted while it lives.
@@ -54,45 +58,45 @@ impl Drop for Counted {
 
 /// Any sequence of changes leaves the table as a map would be, whatever the hashes.
 fn behaves_like_a_map(seed: u64, keys: u64, steps: u32, hash_of: impl Fn(u64) -> u64) {
-    let (hot, mut writer) = Hot::<u64, u64>::new(&Arc::default());
+    let (hot, mut writer) = empty::<u64, u64>();
     let mut model = HashMap::new();
     let mut random = seed;
     for step in 0..steps {
         let key = xorshift(&mut random) % keys;
         let hash = KeyHash(hash_of(key));
         let guard = pin();
-        match (xorshift(&mut random) % 4, hot.slot_of(&writer, hash, &key)) {
+        match (xorshift(&mut random) % 4, writer.slot_of(hash, &key)) {
             (0, Some(slot)) => {
-                hot.remove(&mut writer, slot, &guard);
+                writer.remove(slot, &guard);
                 assert!(model.remove(&key).is_some());
             }
             (1 | 2, slot) => {
                 let value = u64::from(step);
                 match slot {
-                    Some(slot) => hot.replace(&mut writer, slot, entry(hash, key, value), &guard),
-                    None => hot.insert(&mut writer, entry(hash, key, value), &guard),
+                    Some(slot) => writer.replace(slot, arrival(hash, key, value), &guard),
+                    None => writer.insert(arrival(hash, key, value), &guard),
                 };
                 model.insert(key, value);
             }
             _ => {
-                let found = hot.find(hash, &key, &guard).map(|entry| entry.value);
+                let found = hot.find(hash, &key, &guard).map(|found| found.entry.value);
                 assert_eq!(found, model.get(&key).copied());
             }
         }
-        assert_eq!(hot.len(&writer), model.len());
+        assert_eq!(writer.len(), model.len());
         if step % 512 == 0 {
-            hot.check(&writer);
+            writer.check();
         }
     }
-    hot.check(&writer);
+    writer.check();
     let guard = pin();
     for key in 0..keys {
-        let found = hot.find(KeyHash(hash_of(key)), &key, &guard).map(|entry| entry.value);
+        let found = hot.find(KeyHash(hash_of(key)), &key, &guard).map(|found| found.entry.value);
         assert_eq!(found, model.get(&key).copied());
     }
     let mut from = SlotId(0);
-    while let Some(slot) = hot.next_resident(&writer, from) {
-        let entry = hot.entry(&writer, slot);
+    while let Some(slot) = writer.next_resident(from) {
+        let entry = writer.entry(slot);
         assert_eq!(model.remove(&entry.key), Some(entry.value), "swept twice, or never there");
         from = SlotId(slot.0 + 1);
     }
@@ -128,12 +132,12 @@ fn behaves_like_a_map_when_tags_are_neighbours() {
 
 #[test]
 fn equal_hashes_are_all_named() {
-    let (hot, mut writer) = Hot::<u64, ()>::new(&Arc::default());
+    let (_hot, mut writer) = empty::<u64, ()>();
     let guard = pin();
     for key in 0..40 {
-        hot.insert(&mut writer, entry(KeyHash(key % 2), key, ()), &guard);
+        writer.insert(arrival(KeyHash(key % 2), key, ()), &guard);
     }
-    let keys = hot.slots_with_hash(&writer, KeyHash(1)).map(|slot| hot.entry(&writer, slot).key);
+    let keys = writer.slots_with_hash(KeyHash(1)).map(|slot| writer.entry(slot).key);
     let mut keys: Vec<u64> = keys.collect();
     keys.sort_unstable();
     assert!(keys.into_iter().eq((0..40).filter(|key| key % 2 == 1)));
@@ -142,39 +146,42 @@ fn equal_hashes_are_all_named() {
 #[test]
 fn every_entry_is_dropped_once() {
     let live = Arc::new(AtomicUsize::new(0));
-    let (hot, mut writer) = Hot::<u64, Counted>::new(&Arc::default());
+    let (hot, mut writer) = empty::<u64, Counted>();
     let mut slots = Vec::new();
     {
         let guard = pin();
         for key in 0..100 {
-            let entry = entry(KeyHash(key), key, Counted::new(&live));
-            slots.push(hot.insert(&mut writer, entry, &guard));
+            let arrival = arrival(KeyHash(key), key, Counted::new(&live));
+            slots.push(writer.insert(arrival, &guard));
         }
         for key in 0..20 {
             let old = slots[key as usize];
             slots[key as usize] =
-                hot.replace(&mut writer, old, entry(KeyHash(key), key, Counted::new(&live)), &guard);
+                writer.replace(old, arrival(KeyHash(key), key, Counted::new(&live)), &guard);
         }
         for slot in slots.drain(60..) {
-            hot.remove(&mut writer, slot, &guard);
+            writer.remove(slot, &guard);
         }
         assert_eq!(hot.limbo_weight(), 60 * 100);
         assert_eq!(live.load(Relaxed), 120, "an entry went while a guard of its time was held");
     }
-    flush_epoch();
-    // One batch of 32 was handed over, 28 entries wait in the writer for the next one.
-    wait_until(|| live.load(Relaxed) == 88);
+    wait_until(|| hot.rest.out_of_reach.load(Relaxed) == 32);
+    assert_eq!(live.load(Relaxed), 120, "an announcement drops nothing");
+    for _ in 0..40 {
+        drop(writer.take_gone());
+    }
+    assert_eq!(live.load(Relaxed), 88, "28 of them are not announced");
     assert_eq!(hot.limbo_weight(), 28 * 100);
-    hot.seal_retired(&mut writer, &pin());
-    flush_epoch();
+    writer.check();
+    writer.hand_over(&pin());
     wait_until(|| live.load(Relaxed) == 60);
     assert_eq!(hot.limbo_weight(), 0);
-    hot.check(&writer);
+    writer.check();
 
-    // Left for `drop`: residents, entries retired in the writer, and a batch in limbo.
+    // Left for `drop`: residents, announced entries in the line, and others.
     let guard = pin();
     for slot in slots.drain(20..) {
-        hot.remove(&mut writer, slot, &guard);
+        writer.remove(slot, &guard);
     }
     drop(guard);
     drop(writer);
@@ -200,53 +207,53 @@ fn wait_until(condition: impl Fn() -> bool) {
 
 #[test]
 fn slots_come_back_after_the_epoch_and_not_before() {
-    let (hot, mut writer) = Hot::<u64, u64>::new(&Arc::default());
+    let (hot, mut writer) = empty::<u64, u64>();
     let guard = pin();
-    let first = hot.insert(&mut writer, entry(KeyHash(1), 1, 1), &guard);
-    let held = hot.entry_pinned(&writer, first, &guard);
-    hot.remove(&mut writer, first, &guard);
-    hot.seal_retired(&mut writer, &guard);
+    let first = writer.insert(arrival(KeyHash(1), 1, 1), &guard);
+    let held = hot.resident(&writer, first, &guard).entry;
+    writer.remove(first, &guard);
+    writer.hand_over(&guard);
     for key in 2..500 {
-        let slot = hot.insert(&mut writer, entry(KeyHash(key), key, key), &guard);
+        let slot = writer.insert(arrival(KeyHash(key), key, key), &guard);
         assert_ne!(slot, first, "used again under a guard of its time");
         pin().flush();
     }
     assert_eq!((held.key, held.value), (1, 1));
     drop(guard);
     wait_until(|| !hot.rest.freed.lock().is_empty());
-    assert_eq!(hot.insert(&mut writer, entry(KeyHash(1), 1, 2), &pin()), first);
+    assert_eq!(writer.insert(arrival(KeyHash(1), 1, 2), &pin()), first);
 }
 
 #[test]
 fn a_drop_that_panics_harms_no_other_entry() {
     let live = Arc::new(AtomicUsize::new(0));
-    let (hot, mut writer) = Hot::<u64, Counted>::new(&Arc::default());
+    let (hot, mut writer) = empty::<u64, Counted>();
     let guard = pin();
     for key in 0..40 {
         let mut value = Counted::new(&live);
         value.panics = key % 8 == 0;
-        hot.insert(&mut writer, entry(KeyHash(key), key, value), &guard);
+        writer.insert(arrival(KeyHash(key), key, value), &guard);
     }
     for key in 0..20 {
-        let slot = hot.slot_of(&writer, KeyHash(key), &key).unwrap();
-        hot.remove(&mut writer, slot, &guard);
+        let slot = writer.slot_of(KeyHash(key), &key).unwrap();
+        writer.remove(slot, &guard);
     }
-    hot.seal_retired(&mut writer, &guard);
+    writer.hand_over(&guard);
     drop(guard);
     wait_until(|| hot.limbo_weight() == 0);
     assert_eq!(live.load(Relaxed), 20);
-    hot.check(&writer);
+    writer.check();
     drop((hot, writer));
     wait_until(|| live.load(Relaxed) == 0);
 }
 
 #[test]
 fn an_empty_table_is_small_and_bytes_follow_it() {
-    let (hot, mut writer) = Hot::<u64, u64>::new(&Arc::default());
+    let (hot, mut writer) = empty::<u64, u64>();
     assert!(hot.bytes() < 128);
     for key in 0..10_000_u64 {
         let hash = KeyHash(key.wrapping_mul(0x9e37_79b9_7f4a_7c15));
-        hot.insert(&mut writer, entry(hash, key, key), &pin());
+        writer.insert(arrival(hash, key, key), &pin());
     }
     let slab = (256 * 32 + 2 * 2048 - 256) * size_of::<Entry<u64, u64>>();
     wait_until(|| hot.bytes() - slab <= 10_000 * 64 / 8 + size_of::<Table>());
@@ -256,9 +263,9 @@ fn an_empty_table_is_small_and_bytes_follow_it() {
 #[test]
 #[should_panic(expected = "another one's writer")]
 fn another_stripes_writer_is_refused() {
-    let (hot, _writer) = Hot::<u64, u64>::new(&Arc::default());
-    let (_hot, other) = Hot::<u64, u64>::new(&Arc::default());
-    hot.len(&other);
+    let (hot, _writer) = empty::<u64, u64>();
+    let (_hot, other) = empty::<u64, u64>();
+    hot.resident(&other, SlotId(0), &pin());
 }
 
 /// A key's version and the sum that ties it to the key.
@@ -280,7 +287,7 @@ impl Version {
 fn readers_see_whole_and_current_values() {
     const KEYS: u64 = 700;
     const ROUNDS: u64 = if cfg!(miri) { 40 } else { 60_000 };
-    let (hot, writer) = Hot::<u64, (Version, Counted)>::new(&Arc::default());
+    let (hot, writer) = empty::<u64, (Version, Counted)>();
     let live = Arc::new(AtomicUsize::new(0));
     let writer = Mutex::new((writer, vec![0; KEYS as usize]));
     let done: Vec<AtomicU64> = (0..KEYS).map(|_| AtomicU64::new(0)).collect();
@@ -295,21 +302,21 @@ fn readers_see_whole_and_current_values() {
             let guard = pin();
             let mut locked = writer.lock();
             let (writer, versions) = &mut *locked;
-            let slot = hot.slot_of(writer, hash, &key);
+            let slot = writer.slot_of(hash, &key);
             versions[key as usize] += 1;
             let version = versions[key as usize];
-            let fresh = entry(hash, key, (Version::new(key, version), Counted::new(&live)));
+            let fresh = arrival(hash, key, (Version::new(key, version), Counted::new(&live)));
             match (slot, xorshift(&mut random) % 3) {
-                (Some(slot), 0) => hot.remove(writer, slot, &guard),
+                (Some(slot), 0) => writer.remove(slot, &guard),
                 (Some(slot), 1) => {
-                    hot.remove(writer, slot, &guard);
-                    hot.insert(writer, fresh, &guard);
+                    writer.remove(slot, &guard);
+                    writer.insert(fresh, &guard);
                 }
                 (Some(slot), _) => {
-                    hot.replace(writer, slot, fresh, &guard);
+                    writer.replace(slot, fresh, &guard);
                 }
                 (None, _) => {
-                    hot.insert(writer, fresh, &guard);
+                    writer.insert(fresh, &guard);
                 }
             }
             done[key as usize].store(version, Release);
@@ -323,7 +330,7 @@ fn readers_see_whole_and_current_values() {
             for _ in 0..16 {
                 let key = xorshift(&mut random) % KEYS;
                 let floor = done[key as usize].load(Acquire).max(seen[key as usize]);
-                let Some(entry) = hot.find(hash_of(key), &key, &guard) else {
+                let Some(Resident { entry, .. }) = hot.find(hash_of(key), &key, &guard) else {
                     continue;
                 };
                 let (Version { version, check }, _) = entry.value;
@@ -346,9 +353,9 @@ fn readers_see_whole_and_current_values() {
     });
 
     let (mut writer, _) = writer.into_inner();
-    hot.check(&writer);
-    hot.seal_retired(&mut writer, &pin());
-    wait_until(|| live.load(Relaxed) == hot.len(&writer));
+    writer.check();
+    writer.hand_over(&pin());
+    wait_until(|| live.load(Relaxed) == writer.len());
     assert_eq!(hot.limbo_weight(), 0);
     drop((hot, writer));
     wait_until(|| live.load(Relaxed) == 0);

@@ -1,0 +1,420 @@
+//! The half of the hot table that changes it: in the stripe's lock.
+
+use std::{borrow::Borrow, collections::VecDeque, fmt, mem, ptr, sync::Arc};
+
+use crossbeam_epoch::Guard;
+
+use super::{Hot, assert_ours, drop_quietly};
+use crate::{
+    hash::KeyHash,
+    shard::{
+        entry::{Arrival, Entry, Flags, SlotId},
+        slab::Slab,
+        table::Table,
+    },
+    sync::{
+        AtomicPtr,
+        Ordering::{AcqRel, Acquire, Relaxed, Release},
+    },
+};
+
+/// For so many retired entries a function is deferred: enough to make the deferral's cost
+/// negligible, few enough not to matter to a stripe of some hundred entries.
+const BATCH_ENTRIES: u64 = 32;
+/// What may be left to the operations that come after: a large value does not wait for them.
+const LAZY_WEIGHT_MAX: u64 = 64 << 10;
+/// So many of the entries that are out of reach are dropped by each operation.
+const GONE: usize = 2;
+
+/// The writer's half of a [`Hot`], kept in the stripe's lock: having it mutably is being the one
+/// writer, having it shared is keeping every writer out.
+///
+/// # Invariants
+///
+/// 1. `resident` has a bit for each slot below `fresh`, set exactly for those linked in the table.
+/// 2. Each slot below `fresh` is resident, in `free`, in `line`, handed over or in `Rest::freed`.
+/// 3. `line` has the entries retired since the first `left`, in that order, and they weigh
+///    `Rest::line_weight`. Functions that say when they are out of reach are deferred for the
+///    first `announced`.
+pub(crate) struct HotWriter<K, V> {
+    hot: Arc<Hot<K, V>>,
+    len: usize,
+    resident: Vec<u64>,
+    /// Vacant slots below `fresh`.
+    free: Vec<SlotId>,
+    /// The lowest slot that was never used.
+    fresh: u32,
+    /// Unlinked and still filled.
+    line: VecDeque<SlotId>,
+    left: u64,
+    announced: u64,
+    /// Weight of what is retired and not announced.
+    unannounced_weight: u64,
+    /// What may wait for the epoch before it is asked to move on.
+    limbo_weight_max: u64,
+}
+
+/// Looks at what is there.
+impl<K, V> HotWriter<K, V> {
+    /// Of a table that has no other writer.
+    pub(super) fn new(hot: Arc<Hot<K, V>>, limbo_weight_max: u64) -> HotWriter<K, V> {
+        HotWriter {
+            hot,
+            len: 0,
+            resident: Vec::new(),
+            free: Vec::new(),
+            fresh: 0,
+            line: VecDeque::new(),
+            left: 0,
+            announced: 0,
+            unannounced_weight: 0,
+            limbo_weight_max,
+        }
+    }
+
+    /// The entry in a resident slot.
+    ///
+    /// # Panics
+    ///
+    /// If the slot is not resident.
+    #[inline]
+    pub(crate) fn entry(&self, slot: SlotId) -> &Entry<K, V> {
+        assert!(self.is_resident(slot), "{slot:?} is not resident");
+        // SAFETY: resident, so linked (invariant 1) and filled (the table's invariant 2), by this
+        // very writer, whose lock we are behind. While it is borrowed nobody can unlink the slot,
+        // and only unlinked slots are emptied.
+        unsafe { self.hot.slab.get(slot) }
+    }
+
+    /// The slot of a key.
+    #[inline]
+    pub(crate) fn slot_of<Q>(&self, hash: KeyHash, key: &Q) -> Option<SlotId>
+    where
+        K: Borrow<Q>,
+        Q: Eq + ?Sized,
+    {
+        self.slots_with_hash(hash).find(|&slot| self.entry(slot).key.borrow() == key)
+    }
+
+    /// The slots of all keys with this hash: one, but for a collision of all 64 bits.
+    #[inline]
+    pub(crate) fn slots_with_hash(&self, hash: KeyHash) -> impl Iterator<Item = SlotId> + '_ {
+        self.table().probe(hash).filter(move |&slot| self.entry(slot).meta.hash == hash)
+    }
+
+    /// The first resident slot at or above `from`, for sweeps in bounded steps.
+    pub(crate) fn next_resident(&self, from: SlotId) -> Option<SlotId> {
+        let first = from.0 as usize / 64;
+        let mut below = (1 << (from.0 % 64)) - 1;
+        for (word, bits) in self.resident.iter().enumerate().skip(first) {
+            let left = bits & !mem::take(&mut below);
+            if left != 0 {
+                return Some(SlotId(word as u32 * 64 + left.trailing_zeros()));
+            }
+        }
+        None
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    #[inline]
+    pub(super) fn is_resident(&self, slot: SlotId) -> bool {
+        self.resident.get(slot.0 as usize / 64).is_some_and(|word| word >> (slot.0 % 64) & 1 == 1)
+    }
+
+    /// Whether this is the writer of that table.
+    #[inline]
+    pub(super) fn is_of(&self, hot: &Hot<K, V>) -> bool {
+        ptr::eq(hot, &*self.hot)
+    }
+
+    /// Has a slot brought near, resident or not.
+    #[inline]
+    pub(crate) fn prefetch_slot(&self, slot: SlotId) {
+        self.hot.slab.prefetch(slot);
+    }
+
+    /// Has the bucket where a look-up of this hash starts brought near.
+    #[inline]
+    pub(crate) fn prefetch_bucket(&self, hash: KeyHash) {
+        self.table().prefetch(hash);
+    }
+
+    /// Has the entries that `take_gone` takes next brought near.
+    #[inline]
+    pub(crate) fn prefetch_gone(&self) {
+        self.line.iter().take(GONE).for_each(|&slot| self.hot.slab.prefetch(slot));
+    }
+
+    /// The present table, for as long as writers are kept out.
+    #[inline]
+    fn table(&self) -> &Table {
+        let table = self.hot.table.load(Acquire);
+        // SAFETY: a live table (the table's invariant 1), which only the writer, borrowed here,
+        // could replace.
+        unsafe { &*table }
+    }
+}
+
+/// Changes. What is retired is dropped by any thread, whence the bounds.
+impl<K: Send + Sync + 'static, V: Send + Sync + 'static> HotWriter<K, V> {
+    /// Adds an entry whose key is not there.
+    pub(crate) fn insert(&mut self, arrival: Arrival<K, V>, guard: &Guard) -> SlotId {
+        if self.table().is_full(self.len + 1) {
+            self.grow(guard);
+        }
+        let hash = arrival.entry.meta.hash;
+        let slot = self.fill(arrival);
+        self.table().link(hash, slot);
+        self.len += 1;
+        slot
+    }
+
+    /// Puts an entry in the place of another one of the same key. A reader finds the old one or
+    /// the new one; the old one is retired.
+    pub(crate) fn replace(&mut self, old: SlotId, arrival: Arrival<K, V>, guard: &Guard) -> SlotId {
+        let meta = &self.entry(old).meta;
+        let (hash, weight) = (meta.hash, meta.weight());
+        assert_eq!(arrival.entry.meta.hash, hash, "only an entry of the same key may replace one");
+        let slot = self.fill(arrival);
+        self.table().relink(hash, old, slot);
+        self.retire(old, weight, guard);
+        slot
+    }
+
+    /// Takes an entry out and retires it.
+    pub(crate) fn remove(&mut self, slot: SlotId, guard: &Guard) {
+        let meta = &self.entry(slot).meta;
+        let weight = meta.weight();
+        self.table().unlink(meta.hash, slot);
+        self.len -= 1;
+        self.retire(slot, weight, guard);
+    }
+
+    /// Entries that no reader can reach any more, oldest first. The caller drops them when the
+    /// stripe's lock is gone.
+    #[inline]
+    pub(crate) fn take_gone(&mut self) -> Gone<K, V> {
+        // Acquire pairs with the Release in `announce`.
+        let out_of_reach = self.hot.rest.out_of_reach.load(Acquire);
+        let mut gone = Gone([const { None }; GONE]);
+        for place in &mut gone.0 {
+            if self.left >= out_of_reach {
+                break;
+            }
+            let Some(slot) = self.line.pop_front() else { break };
+            self.left += 1;
+            self.free.push(slot);
+            // SAFETY: it was in the line, so it is filled, by this writer under whose lock we are.
+            // The function that announced it was deferred after it was unlinked and has run: every
+            // guard of that time is gone, and no reader has the entry or can still find it. It
+            // left the line just now, so nothing else empties it.
+            let entry = unsafe { self.hot.slab.take(slot) };
+            let line_weight = &self.hot.rest.line_weight;
+            line_weight.store(line_weight.load(Relaxed) - entry.meta.weight(), Relaxed);
+            *place = Some(entry);
+        }
+        gone
+    }
+
+    /// Has all that is retired dropped as soon as no reader can reach it, by whoever runs the
+    /// epoch's functions then: after a clear or a large eviction, or when the stripe may rest for
+    /// long.
+    pub(crate) fn hand_over(&mut self, guard: &Guard) {
+        if self.line.is_empty() {
+            return;
+        }
+        assert_ours(guard);
+        let batch = mem::take(&mut self.line);
+        self.left += batch.len() as u64;
+        self.announced = self.left;
+        self.unannounced_weight = 0;
+        let rest = &self.hot.rest;
+        let weight = rest.line_weight.load(Relaxed);
+        rest.line_weight.store(0, Relaxed);
+        rest.handed_weight.fetch_add(weight, Relaxed);
+        rest.flush_is_due.store(true, Relaxed);
+        let hot = Arc::clone(&self.hot);
+        guard.defer(move || {
+            for &slot in &batch {
+                // SAFETY: filled by this `Hot`'s writer, unlinked under its lock before this
+                // function was deferred, and every guard of that time is gone: no reader has the
+                // entry or can still find it. The batch was taken out of the line and is given to
+                // this function alone, so nothing else empties the slot.
+                drop_quietly(unsafe { hot.slab.take(slot) });
+            }
+            hot.rest.handed_weight.fetch_sub(weight, Relaxed);
+            hot.rest.freed.lock().extend(batch);
+        });
+    }
+
+    /// Fills a vacant slot with an entry that no reader can reach yet.
+    fn fill(&mut self, arrival: Arrival<K, V>) -> SlotId {
+        let slot = self.take_vacant();
+        let Arrival { entry, times } = arrival;
+        if let Some(times) = times {
+            entry.meta.set(Flags::TIMED);
+            let grown = self.hot.times.reserve(slot);
+            self.hot.rest.bytes.fetch_add(grown, Relaxed);
+            // SAFETY: as below; and where it was filled before, that was for an entry which is
+            // gone (the table's invariant 5), and times need no drop.
+            unsafe { self.hot.times.write(slot, times) };
+        }
+        // SAFETY: reserved by `take_vacant`. Vacant (invariant 2): never used, or emptied by
+        // `take_gone` under this lock, or by a deferred function that passed the number on through
+        // the lock of `freed`. It is linked nowhere and no guard can have seen it linked, so only
+        // this writer knows it; linking it is a Release store.
+        unsafe { self.hot.slab.write(slot, entry) };
+        self.set_resident(slot, true);
+        slot
+    }
+
+    /// Books an unlinked slot out, to be emptied when no reader can hold its entry.
+    fn retire(&mut self, slot: SlotId, weight: u64, guard: &Guard) {
+        self.set_resident(slot, false);
+        self.line.push_back(slot);
+        let line_weight = self.hot.rest.line_weight.load(Relaxed) + weight;
+        self.hot.rest.line_weight.store(line_weight, Relaxed);
+        self.unannounced_weight += weight;
+        let unannounced = self.left + self.line.len() as u64 - self.announced;
+        if line_weight > LAZY_WEIGHT_MAX {
+            self.hand_over(guard);
+        } else if unannounced >= BATCH_ENTRIES || self.unannounced_weight > self.limbo_weight_max {
+            self.announce(guard);
+        }
+    }
+
+    /// Defers the word that all that is retired now is out of reach.
+    fn announce(&mut self, guard: &Guard) {
+        assert_ours(guard);
+        self.announced = self.left + self.line.len() as u64;
+        self.unannounced_weight = 0;
+        if self.hot.limbo_weight() > self.limbo_weight_max {
+            self.hot.rest.flush_is_due.store(true, Relaxed);
+        }
+        let (hot, announced) = (Arc::clone(&self.hot), self.announced);
+        guard.defer(move || {
+            // Release pairs with the Acquire in `take_gone`. A later announcement may be first: it
+            // waits for every guard that this one waits for, so it speaks for these entries too.
+            hot.rest.out_of_reach.fetch_max(announced, Release);
+        });
+    }
+
+    /// Publishes a larger table and retires the present one.
+    #[cold]
+    fn grow(&mut self, guard: &Guard) {
+        assert_ours(guard);
+        let larger = Box::new(self.table().new_larger(self.hot.slab.arena()));
+        let mut from = SlotId(0);
+        while let Some(slot) = self.next_resident(from) {
+            larger.link(self.entry(slot).meta.hash, slot);
+            from = SlotId(slot.0 + 1);
+        }
+        self.hot.rest.bytes.fetch_add(larger.bytes(), Relaxed);
+        // AcqRel: Release pairs with the Acquire loads of `table`; Acquire for the freeing below.
+        let old = self.hot.table.swap(Box::into_raw(larger), AcqRel);
+        let (hot, old) = (Arc::clone(&self.hot), AtomicPtr::new(old));
+        guard.defer(move || {
+            // SAFETY: `old` came from `Box::into_raw` (the table's invariant 1) and was swapped out
+            // by the one writer, so this is its only freeing; every guard under which it was loaded
+            // is gone.
+            let old = unsafe { Box::from_raw(old.into_inner()) };
+            hot.rest.bytes.fetch_sub(old.bytes(), Relaxed);
+        });
+    }
+
+    /// A vacant slot, whose memory is there.
+    fn take_vacant(&mut self) -> SlotId {
+        if self.free.is_empty() {
+            mem::swap(&mut self.free, &mut self.hot.rest.freed.lock());
+        }
+        self.free.pop().unwrap_or_else(|| self.take_fresh())
+    }
+
+    fn take_fresh(&mut self) -> SlotId {
+        let slot = SlotId(self.fresh);
+        assert!(slot <= Slab::<Entry<K, V>>::LAST, "a stripe holds at most 2^32 entries");
+        self.fresh += 1;
+        if self.resident.len() * 64 < self.fresh as usize {
+            self.resident.push(0);
+        }
+        let grown = self.hot.slab.reserve(slot);
+        self.hot.rest.bytes.fetch_add(grown, Relaxed);
+        slot
+    }
+
+    fn set_resident(&mut self, slot: SlotId, resident: bool) {
+        let (word, bit) = (&mut self.resident[slot.0 as usize / 64], 1 << (slot.0 % 64));
+        assert_eq!(*word & bit == 0, resident, "{slot:?} is in that state already");
+        *word ^= bit;
+    }
+}
+
+/// Re-deriving what is counted.
+#[cfg(any(test, feature = "testing"))]
+impl<K: Eq, V> HotWriter<K, V> {
+    /// Re-derives every count, and finds every entry as a reader would.
+    pub(crate) fn check(&self) {
+        let table = self.table();
+        table.check(|slot| self.entry(slot).meta.hash);
+        let mut linked: Vec<SlotId> = table.slots().collect();
+        linked.sort_unstable();
+        let resident: Vec<SlotId> =
+            (0..self.fresh).map(SlotId).filter(|&slot| self.is_resident(slot)).collect();
+        assert_eq!(linked, resident, "linked and resident slots differ (invariant 1)");
+        assert_eq!(linked.len(), self.len);
+        for &slot in &linked {
+            let entry = self.entry(slot);
+            assert_eq!(self.slot_of(entry.meta.hash, &entry.key), Some(slot), "not found, or twice there");
+        }
+        let mut known = linked;
+        known.extend(&self.free);
+        known.extend(&self.line);
+        known.extend(&*self.hot.rest.freed.lock());
+        let count = known.len();
+        known.sort_unstable();
+        known.dedup();
+        assert_eq!(known.len(), count, "a slot is in two places (invariant 2)");
+        assert!(known.last().is_none_or(|slot| slot.0 < self.fresh));
+        let weights = self.line.iter().map(|&slot| {
+            // SAFETY: retired and not handed over, so still filled (the table's invariant 2); the
+            // writer is borrowed, so it stays so.
+            unsafe { self.hot.slab.get(slot) }.meta.weight()
+        });
+        assert_eq!(weights.sum::<u64>(), self.hot.rest.line_weight.load(Relaxed), "weight of the line");
+        let retired = self.left + self.line.len() as u64;
+        assert!(self.announced <= retired && retired < self.announced + BATCH_ENTRIES);
+    }
+}
+
+impl<K, V> Drop for HotWriter<K, V> {
+    fn drop(&mut self) {
+        // Readers may still hold these entries, so they go when the table does.
+        self.hot.rest.orphans.lock().extend(self.line.drain(..));
+    }
+}
+
+impl<K, V> fmt::Debug for HotWriter<K, V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let HotWriter { len, fresh, left, announced, .. } = self;
+        write!(f, "HotWriter {{ len: {len}, fresh: {fresh}, left: {left}, announced: {announced}, .. }}")
+    }
+}
+
+/// Entries that have left for good, for the caller to drop outside the stripe's lock.
+#[must_use = "dropped at once, they run user code under the lock"]
+#[derive(Debug)]
+pub(crate) struct Gone<K, V>([Option<Entry<K, V>>; GONE]);
+
+impl<K, V> Drop for Gone<K, V> {
+    #[inline]
+    fn drop(&mut self) {
+        for place in &mut self.0 {
+            if let Some(entry) = place.take() {
+                drop_quietly(entry);
+            }
+        }
+    }
+}
