@@ -40,6 +40,7 @@ use std::{borrow::Borrow, sync::Arc};
 
 use crossbeam_epoch::Guard;
 
+pub(crate) use self::copies::Queued;
 use self::{
     admission::Gate,
     clock::{Clock, Residents},
