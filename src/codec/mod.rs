@@ -213,8 +213,9 @@ pub trait Codec: Sized {
         with_scratch(|scratch| self.encode(scratch).map_or(0, |()| scratch.len()))
     }
 
-    /// Lends the value's bytes, which are hashed at each look-up of a key. By default they are
-    /// encoded into a buffer of the thread; a type that has its bytes at hand lends them.
+    /// Lends the value's bytes, the same that `encode` appends: to hash a key at each look-up, and to write
+    /// both to disk. By default they are encoded into a buffer of the thread; a type that has its bytes
+    /// at hand lends them.
     ///
     /// # Errors
     ///

@@ -1,6 +1,6 @@
 //! Writing segments: one owner, no lock.
 
-use std::{io, mem, sync::Arc};
+use std::{collections::VecDeque, io, mem, sync::Arc};
 
 use super::{
     Log,
@@ -25,12 +25,12 @@ const SEQ_SPAN_MAX: u64 = 1 << 31;
 
 /// Fills segments with batches of records. Owned by the one thread that writes values.
 ///
-/// A record is staged (built and summed up, no lock held), then accepted (under the key's stripe
-/// lock, which is what makes rule R2 one step) or abandoned, and written with its batch.
+/// Records are staged (built and summed up, no lock held), then accepted in that order (under the
+/// key's stripe lock, which is what makes rule R2 one step) or abandoned, and written with their batch.
 ///
 /// # Invariants
 ///
-/// 1. The batch holds whole accepted records, and behind them at most one staged one.
+/// 1. The batch holds whole accepted records, and behind them the staged ones, in the order of `staged`.
 /// 2. `footer` describes every record of the active segment: `footer_written` bytes of it those
 ///    on disk, the rest those in the batch.
 /// 3. A batch that failed is dead on disk before `write` returns (R6), unless it returns
@@ -40,7 +40,7 @@ pub(crate) struct Appender {
     log: Arc<Log>,
     active: Option<Active>,
     batch: Vec<u8>,
-    staged: Option<Staged>,
+    staged: VecDeque<Staged>,
     /// Encoded entries; kept between segments for its memory.
     footer: Vec<u8>,
     footer_written: usize,
@@ -66,16 +66,17 @@ struct Staged {
 impl Appender {
     pub(crate) fn new(log: Arc<Log>) -> Appender {
         let batch = Vec::with_capacity(log.options.batch_bytes);
-        Appender { log, active: None, batch, staged: None, footer: Vec::new(), footer_written: 0 }
+        Appender { log, active: None, batch, staged: VecDeque::new(), footer: Vec::new(), footer_written: 0 }
     }
 
-    /// Whether there is an active segment with room for such a record and its footer entry.
+    /// Whether there is an active segment with room for such a record and its footer entry, behind what is staged.
     pub(crate) fn fits(&self, key_len: usize, value_len: usize) -> bool {
         let Some(active) = &self.active else {
             return false;
         };
         let base_seq = active.segment.header.base_seq;
-        let footer_bytes = self.footer.len() + footer::ENTRY_BYTES + footer::TRAILER_BYTES;
+        let entries_bytes = self.footer.len() + (self.staged.len() + 1) * footer::ENTRY_BYTES;
+        let footer_bytes = entries_bytes + footer::TRAILER_BYTES;
         let end = u64::from(active.end)
             + self.batch.len() as u64
             + record_bytes(key_len, value_len)
@@ -93,9 +94,8 @@ impl Appender {
     ///
     /// # Panics
     ///
-    /// If it does not fit, or another record is staged.
+    /// If it does not fit.
     pub(crate) fn stage(&mut self, hash: KeyHash, key: &[u8], value: &[u8], expiry: u32, idle: bool) {
-        assert!(self.staged.is_none(), "one record is staged at a time");
         assert!(self.fits(key.len(), value.len()), "the record does not fit: roll first");
         let start = self.batch.len();
         let payload = record::payload_check(key, value, self.place(start));
@@ -112,18 +112,18 @@ impl Appender {
         self.batch.extend_from_slice(value);
         self.batch.resize(start + header.record_bytes() as usize, 0);
         // So that `accept` need not allocate.
-        self.footer.reserve(footer::ENTRY_BYTES);
-        self.staged = Some(Staged { start, hash, header });
+        self.footer.reserve((self.staged.len() + 1) * footer::ENTRY_BYTES);
+        self.staged.push_back(Staged { start, hash, header });
     }
 
-    /// Keeps the staged record, as of `seq`. The caller holds the key's stripe lock, under which
+    /// Keeps the oldest staged record, as of `seq`. The caller holds the key's stripe lock, under which
     /// it drew `seq` and found the value still current.
     ///
     /// # Panics
     ///
     /// If nothing is staged.
     pub(crate) fn accept(&mut self, seq: Seq) -> Location {
-        let Staged { start, hash, mut header } = self.staged.take().expect("a staged record");
+        let Staged { start, hash, mut header } = self.staged.pop_front().expect("a staged record");
         header.seq = seq;
         let place = self.place(start);
         self.batch[start..start + record::HEADER_BYTES].copy_from_slice(&header.encode(place));
@@ -136,20 +136,28 @@ impl Appender {
         location
     }
 
-    /// Drops the staged record, if there is one.
-    pub(crate) fn abandon(&mut self) {
-        if let Some(staged) = self.staged.take() {
-            self.batch.truncate(staged.start);
+    /// Drops the staged records but for the oldest `kept`. One alone cannot go out of their middle:
+    /// those behind it are summed up for their places.
+    pub(crate) fn abandon(&mut self, kept: usize) {
+        if let Some(first) = self.staged.get(kept) {
+            self.batch.truncate(first.start);
+            self.staged.truncate(kept);
         }
     }
 
-    /// The bytes of accepted records that are not written yet.
-    pub(crate) fn batch_len(&self) -> usize {
-        self.staged.as_ref().map_or(self.batch.len(), |staged| staged.start)
+    /// How many records are staged.
+    pub(crate) fn staged(&self) -> usize {
+        self.staged.len()
     }
 
+    #[cfg(test)]
+    pub(crate) fn is_batch_empty(&self) -> bool {
+        self.batch.is_empty()
+    }
+
+    /// Whether the batch is as large as a write should be, staged records included.
     pub(crate) fn batch_full(&self) -> bool {
-        self.batch_len() >= self.log.options.batch_bytes
+        self.batch.len() >= self.log.options.batch_bytes
     }
 
     /// Writes the batch. Afterwards every accepted location can be read, or, on an error, none of
@@ -159,7 +167,7 @@ impl Appender {
     ///
     /// If a record is staged.
     pub(crate) fn write(&mut self) -> Result<(), Error> {
-        assert!(self.staged.is_none(), "accept or abandon the staged record first");
+        assert!(self.staged.is_empty(), "accept or abandon the staged records first");
         let Some(active) = &mut self.active else {
             return Ok(());
         };

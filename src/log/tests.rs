@@ -80,6 +80,16 @@ impl Bench {
         self.appender().accept(seq)
     }
 
+    fn stage(&mut self, key: &str, value: &str) {
+        let hash = self.hash(key);
+        self.appender().stage(hash, key.as_bytes(), value.as_bytes(), 0, false);
+    }
+
+    fn accept_next(&mut self) -> Location {
+        let seq = self.log().next_seq();
+        self.appender().accept(seq)
+    }
+
     fn put(&mut self, key: &str, value: &str) -> Location {
         let at = self.accept(key, value, 0);
         self.appender().write().unwrap();
@@ -144,6 +154,43 @@ impl Bench {
         writer.finish().unwrap();
         self.log().close().unwrap();
     }
+}
+
+#[test]
+fn records_that_are_abandoned_leave_nothing_behind() {
+    let mut bench = Bench::new();
+    bench.roll();
+    ["a", "b", "c", "d"].into_iter().for_each(|key| bench.stage(key, "1"));
+    bench.appender().abandon(3);
+    let a = bench.accept_next();
+    assert_eq!(bench.appender().staged(), 2);
+    bench.appender().abandon(0);
+    ["e", "f"].into_iter().for_each(|key| bench.stage(key, "2"));
+    let (e, f) = (bench.accept_next(), bench.accept_next());
+    bench.appender().write().unwrap();
+    for (at, key, value) in [(a, "a", "1"), (e, "e", "2"), (f, "f", "2")] {
+        assert_eq!(bench.value(at, key).as_deref(), Some(value));
+    }
+    bench.start();
+    assert_eq!(bench.found(), "a=1 e=2 f=2");
+}
+
+#[test]
+fn what_is_staged_has_its_place_in_the_footer() {
+    let mut bench = Bench::new();
+    bench.roll();
+    let mut staged = 0;
+    while bench.appender().fits(1, 0) {
+        bench.stage("k", "");
+        staged += 1;
+    }
+    for _ in 0..staged {
+        bench.accept_next();
+    }
+    bench.appender().write().unwrap();
+    bench.appender().seal().unwrap();
+    let written = bench.log().disk_bytes();
+    assert!(written <= bench.options.segment_bytes.into(), "{staged} records took {written} bytes");
 }
 
 #[test]
@@ -282,7 +329,7 @@ fn a_failed_batch_is_dead_however_much_of_it_was_written() {
         assert_eq!(there, cut_fails, "half of the batch is on disk");
         assert_eq!(bench.value(at, "lost"), None);
         assert!(!bench.appender().fits(1, 1), "the next record needs a new segment");
-        assert_eq!(bench.appender().batch_len(), 0);
+        assert!(bench.appender().is_batch_empty());
         bench.put("after", "4");
         assert_eq!(bench.start(), Start::Entries);
         assert_eq!(bench.found(), "after=4 before=1");

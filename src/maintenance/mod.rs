@@ -49,9 +49,8 @@ pub(crate) struct Maintenance<K, V> {
     appender: Appender,
     /// The records of the batch, to be committed when it is written.
     in_flight: Vec<InFlight>,
-    /// Scratch of the encoder.
+    /// Scratch for a key's bytes.
     key_bytes: Vec<u8>,
-    value_bytes: Vec<u8>,
     health: Health,
     reclaim: Option<Reclaim>,
     /// Segments reclaimed so far.
@@ -72,7 +71,6 @@ impl<K: Key, V: Value> Maintenance<K, V> {
             appender,
             in_flight: Vec::new(),
             key_bytes: Vec::new(),
-            value_bytes: Vec::new(),
             health: Health::default(),
             reclaim: None,
             buried: 0,

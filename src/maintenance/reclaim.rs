@@ -170,7 +170,7 @@ impl<K: Key, V: Value> Maintenance<K, V> {
         let guard = &epoch::pin();
         let shard = tiers.shard(entry.hash, guard);
         if !shard.is_at(entry.hash, entry.location) {
-            return self.appender.abandon();
+            return self.appender.abandon(0);
         }
         let seq = tiers.log.as_ref().expect("there is a log to reclaim").next_seq();
         let to = self.appender.accept(seq);

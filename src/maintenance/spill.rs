@@ -1,6 +1,9 @@
 //! The way to disk: encode, stage, check and accept in one step, write, commit.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+};
 
 use crossbeam_epoch as epoch;
 
@@ -10,14 +13,18 @@ use crate::{
     error::Error,
     hash::KeyHash,
     location::Location,
-    log::Log,
+    log::{Appender, Log},
     shard::{
-        DiskState, Shard,
+        DiskState, Queued, Shard,
         entry::{Meta, Resident},
         pending::Pending,
     },
     tiers::Tiers,
 };
+
+/// Copies that are taken, accepted or committed under one lock: so many that the lock costs each little,
+/// so few that an insert into the stripe waits for some microseconds at most.
+const GROUP_ENTRIES: usize = 32;
 
 /// A record in the batch.
 #[derive(Clone, Copy, Debug)]
@@ -28,12 +35,19 @@ pub(super) enum InFlight {
     Reinsertion { hash: KeyHash, from: Location, to: Location, len: u64 },
 }
 
-/// Why a copy is not written.
-enum Obstacle {
+/// What became of a copy before it was asked whether it is still wanted.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    Staged,
     /// Encoding failed or panicked, the user's filter said no, or it is about to expire.
     Unspillable,
     TooLarge,
-    Disk(Error),
+}
+
+/// The active segment has no place for a record of this size, or there is no active segment.
+struct NoRoom {
+    key_len: usize,
+    value_len: usize,
 }
 
 /// Whether write-behind copies this entry now: it was hit, and this is the last sweep but one before
@@ -61,33 +75,71 @@ impl<K: Key, V: Value> Maintenance<K, V> {
 
     /// Brings what a stripe has queued into the batch, and writes that whenever it is full.
     pub(super) fn spill_stripe(&mut self, stripe: usize) {
-        loop {
-            let (hash, copy, encoded) = {
-                let guard = &epoch::pin();
-                let next = self.tiers.shard_at(stripe, guard).next_copy();
-                let Some((hash, copy, entry)) = next else { return };
-                (hash, copy, encode(&self.tiers, entry, &mut self.key_bytes, &mut self.value_bytes))
-            };
-            let staged = encoded.and_then(|(expiry_s, idle)| self.stage(hash, expiry_s, idle));
-            match staged {
-                Ok(()) => self.accept(hash, copy),
-                Err(obstacle) => self.give_up(hash, copy, obstacle),
-            }
-            if self.appender.batch_full() {
+        while let Some(spilled) = self.spill_group(stripe) {
+            if let Err(NoRoom { key_len, value_len }) = spilled {
+                if let Err(error) = self.make_fit(key_len, value_len) {
+                    self.note_failure(error);
+                }
+            } else if self.appender.batch_full() {
                 self.write_batch();
                 self.reclaim_if_due();
             }
         }
     }
 
-    /// Builds the record at the batch's end, in a segment that has room for it.
-    fn stage(&mut self, hash: KeyHash, expiry_s: u32, idle: bool) -> Result<(), Obstacle> {
-        if self.appender.too_large(self.key_bytes.len(), self.value_bytes.len()) {
-            return Err(Obstacle::TooLarge);
+    /// Brings some of what a stripe has queued into the batch, until that is full or the segment has no
+    /// room, with two short stays under the stripe's lock. `None` if nothing is queued.
+    fn spill_group(&mut self, stripe: usize) -> Option<Result<(), NoRoom>> {
+        let tiers = Arc::clone(&self.tiers);
+        let guard = &epoch::pin();
+        let queued = tiers.shard_at(stripe, guard).next_copies(GROUP_ENTRIES);
+        if queued.is_empty() {
+            return None;
         }
-        self.make_fit(self.key_bytes.len(), self.value_bytes.len()).map_err(Obstacle::Disk)?;
-        self.appender.stage(hash, &self.key_bytes, &self.value_bytes, expiry_s, idle);
-        Ok(())
+        let mut spilled = Ok(());
+        let mut fates = Vec::with_capacity(queued.len());
+        for Queued { resident, .. } in &queued {
+            match stage(&tiers, &mut self.appender, *resident, &mut self.key_bytes) {
+                Ok(fate) => fates.push(fate),
+                Err(no_room) => {
+                    spilled = Err(no_room);
+                    break;
+                }
+            }
+            if self.appender.batch_full() {
+                break;
+            }
+        }
+        self.accept(tiers.shard_at(stripe, guard), &queued, &fates);
+        if fates.iter().any(|fate| *fate != Fate::Staged) {
+            tiers.bell.made_room();
+        }
+        Some(spilled)
+    }
+
+    /// Check, seq and acceptance in one step under the lock (R2), for each copy that has met its fate.
+    /// One that is not wanted any more takes the records behind it out of the batch; they are staged again.
+    fn accept(&mut self, mut shard: Shard<'_, K, V>, queued: &[Queued<'_, K, V>], fates: &[Fate]) {
+        let log = self.tiers.log.as_ref().expect("there is a log to write to");
+        let (appender, in_flight) = (&mut self.appender, &mut self.in_flight);
+        let mut done = 0;
+        for (&Queued { hash, copy, .. }, &fate) in queued.iter().zip(fates) {
+            done += 1;
+            if fate != Fate::Staged {
+                give_up(&mut shard, hash, copy, fate);
+                continue;
+            }
+            let take = || {
+                let location = appender.accept(log.next_seq());
+                in_flight.push(InFlight::Copy { hash, location });
+                location
+            };
+            if !shard.accept(hash, copy, take) {
+                appender.abandon(0);
+                break;
+            }
+        }
+        shard.queue_again(&queued[done..]);
     }
 
     /// Rolls to a new segment if the active one has no room for such a record.
@@ -100,40 +152,6 @@ impl<K: Key, V: Value> Maintenance<K, V> {
         self.appender.roll()
     }
 
-    /// Check, seq and acceptance in one step under the lock (R2).
-    fn accept(&mut self, hash: KeyHash, copy: Pending) {
-        let tiers = &self.tiers;
-        let guard = &epoch::pin();
-        let mut shard = tiers.shard(hash, guard);
-        if shard.is_wanted(hash, copy) {
-            let seq = tiers.log.as_ref().expect("there is a log to write to").next_seq();
-            let location = self.appender.accept(seq);
-            shard.accept(hash, location);
-            self.in_flight.push(InFlight::Copy { hash, location });
-        } else {
-            self.appender.abandon();
-        }
-    }
-
-    fn give_up(&mut self, hash: KeyHash, copy: Pending, obstacle: Obstacle) {
-        {
-            let guard = &epoch::pin();
-            let mut shard = self.tiers.shard(hash, guard);
-            if shard.cancel(hash, copy) {
-                let counts = shard.counts();
-                match obstacle {
-                    Obstacle::Unspillable => counts.unspillable += 1,
-                    Obstacle::TooLarge => counts.too_large += 1,
-                    Obstacle::Disk(_) => counts.write_failures += 1,
-                }
-            }
-        }
-        self.tiers.bell.made_room();
-        if let Obstacle::Disk(error) = obstacle {
-            self.note_failure(error);
-        }
-    }
-
     /// Writes the batch and commits its records; where that fails they are forgotten, which the
     /// appender has made safe (R6).
     pub(super) fn write_batch(&mut self) {
@@ -142,16 +160,21 @@ impl<K: Key, V: Value> Maintenance<K, V> {
         }
         let written = self.appender.write();
         let tiers = &self.tiers;
-        for record in self.in_flight.drain(..) {
+        let stripe = |record: &InFlight| record.hash().stripe(tiers.stripe_bits);
+        let groups = self.in_flight.chunk_by(|a, b| stripe(a) == stripe(b));
+        for group in groups.flat_map(|group| group.chunks(GROUP_ENTRIES)) {
             let guard = &epoch::pin();
-            let mut shard = tiers.shard(record.hash(), guard);
-            match written {
-                Ok(()) => record.commit(&mut shard, tiers.log.as_deref()),
-                Err(_) => record.roll_back(&mut shard),
+            let mut shard = tiers.shard_at(stripe(&group[0]), guard);
+            for record in group {
+                match written {
+                    Ok(()) => record.commit(&mut shard, tiers.log.as_deref()),
+                    Err(_) => record.roll_back(&mut shard),
+                }
             }
             drop(shard);
-            tiers.collect(record.hash(), guard);
+            tiers.collect(group[0].hash(), guard);
         }
+        self.in_flight.clear();
         tiers.bell.made_room();
         match written {
             Ok(()) => self.health.note_success(),
@@ -184,24 +207,51 @@ impl<K: Key, V: Value> Maintenance<K, V> {
     }
 }
 
-/// Encodes an entry, and works out its deadline on disk. User code: no lock is held, and a panic is
-/// as good as an error.
-fn encode<K: Key, V: Value>(
+/// Stages the record of an entry. User code: no lock is held, and a panic is as good as an error.
+fn stage<K: Key, V: Value>(
     tiers: &Tiers<K, V>,
+    appender: &mut Appender,
     Resident { entry, times }: Resident<'_, K, V>,
     key_bytes: &mut Vec<u8>,
-    value_bytes: &mut Vec<u8>,
-) -> Result<(u32, bool), Obstacle> {
-    key_bytes.clear();
-    value_bytes.clear();
+) -> Result<Fate, NoRoom> {
+    let Some((expiry_s, idle)) = tiers.expiry.on_disk(times) else {
+        return Ok(Fate::Unspillable);
+    };
+    let before = appender.staged();
+    let mut staged = Ok(Fate::Unspillable);
     let encoded = catch_unwind(AssertUnwindSafe(|| {
-        tiers.disk_filter.as_ref().is_none_or(|may_spill| may_spill(&entry.key, &entry.value))
-            && entry.key.encode(key_bytes).is_ok()
-            && entry.value.encode(value_bytes).is_ok()
+        if tiers.disk_filter.as_ref().is_some_and(|may_spill| !may_spill(&entry.key, &entry.value)) {
+            return Ok(());
+        }
+        key_bytes.clear();
+        entry.key.with_bytes(|key| key_bytes.extend_from_slice(key))?;
+        entry.value.with_bytes(|value| {
+            let (key_len, value_len) = (key_bytes.len(), value.len());
+            staged = if appender.too_large(key_len, value_len) {
+                Ok(Fate::TooLarge)
+            } else if appender.fits(key_len, value_len) {
+                appender.stage(entry.meta.hash, key_bytes, value, expiry_s, idle);
+                Ok(Fate::Staged)
+            } else {
+                Err(NoRoom { key_len, value_len })
+            };
+        })
     }));
-    match (encoded, tiers.expiry.on_disk(times)) {
-        (Ok(true), Some(expiry)) => Ok(expiry),
-        _ => Err(Obstacle::Unspillable),
+    if let Ok(Ok(())) = encoded {
+        return staged;
+    }
+    // It may have failed after it had lent the bytes.
+    appender.abandon(before);
+    Ok(Fate::Unspillable)
+}
+
+/// Ends a copy that cannot be written, and counts that if it is still wanted.
+fn give_up<K: Key, V: Value>(shard: &mut Shard<'_, K, V>, hash: KeyHash, copy: Pending, fate: Fate) {
+    if shard.cancel(hash, copy) {
+        match fate {
+            Fate::Staged | Fate::Unspillable => shard.counts().unspillable += 1,
+            Fate::TooLarge => shard.counts().too_large += 1,
+        }
     }
 }
 
@@ -212,8 +262,8 @@ impl InFlight {
         }
     }
 
-    fn commit<K: Key, V: Value>(self, shard: &mut Shard<'_, K, V>, log: Option<&Log>) {
-        match self {
+    fn commit<K: Key, V: Value>(&self, shard: &mut Shard<'_, K, V>, log: Option<&Log>) {
+        match *self {
             InFlight::Copy { hash, location } => {
                 if shard.commit(hash, location).is_err() {
                     // Two keys of one hash: the index can name one, recovery would find the
@@ -231,8 +281,8 @@ impl InFlight {
     }
 
     /// Of a reinsertion the old record is still there.
-    fn roll_back<K: Key, V: Value>(self, shard: &mut Shard<'_, K, V>) {
-        if let InFlight::Copy { hash, location } = self
+    fn roll_back<K: Key, V: Value>(&self, shard: &mut Shard<'_, K, V>) {
+        if let InFlight::Copy { hash, location } = *self
             && shard.forget_in_flight(hash, location)
         {
             shard.counts().write_failures += 1;

@@ -4,7 +4,7 @@ use super::{
     entry::{Flags, Meta},
     ghost::Ghost,
 };
-use crate::{hash::KeyHash, options::Admission};
+use crate::options::Admission;
 
 /// The chance of an entry that nothing speaks for, of `u32::MAX`.
 const COIN: u32 = u32::MAX / 10;
@@ -18,19 +18,21 @@ const COIN: u32 = u32::MAX / 10;
 pub(crate) struct Gate {
     admission: Admission,
     refused: Ghost,
+    /// What `refused` is to be fit to before the next is put there.
+    disk_entries: u64,
     /// xorshift64; never 0.
     random: u64,
 }
 
 impl Gate {
     pub(crate) fn new(admission: Admission, seed: u64) -> Gate {
-        Gate { admission, refused: Ghost::new(), random: seed | 1 }
+        Gate { admission, refused: Ghost::new(), disk_entries: 0, random: seed | 1 }
     }
 
     /// Says how many entries this stripe's part of the log holds when it is full: as many refusals
     /// are remembered. Call it again when the mean size of a record has changed.
     pub(crate) fn set_disk_entries(&mut self, entries: u64) {
-        self.refused.fit(entries);
+        self.disk_entries = entries;
     }
 
     /// Decides about an entry that leaves RAM without a clean copy in the log. `log_wrapped` says
@@ -42,13 +44,10 @@ impl Gate {
         if self.refused.take(meta.hash).is_some() || self.toss() {
             return true;
         }
-        self.refuse(meta.hash);
+        // Now, and not while the log fills: nothing is put then, and to grow is to build anew.
+        self.refused.fit(self.disk_entries);
+        self.refused.put(meta.hash, 0);
         false
-    }
-
-    /// Remembers an entry that is not written for another reason than this gate's.
-    pub(crate) fn refuse(&mut self, hash: KeyHash) {
-        self.refused.put(hash, 0);
     }
 
     pub(crate) fn clear(&mut self) {
@@ -78,7 +77,7 @@ fn earned(meta: &Meta) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::shard::entry::Usage;
+    use crate::{hash::KeyHash, shard::entry::Usage};
 
     const WRAPPED: bool = true;
 

@@ -157,11 +157,6 @@ impl Cold {
     }
 
     /// Puts an entry in, whatever was there, and returns the location it displaced.
-    pub(crate) fn insert(&mut self, hash: KeyHash, location: Location, marks: u8) -> Option<Location> {
-        self.insert_packed(hash, Packed::new(location, marks))
-    }
-
-    /// As [`Cold::insert`], of an entry from a snapshot.
     pub(crate) fn insert_packed(&mut self, hash: KeyHash, packed: Packed) -> Option<Location> {
         match self.search(hash) {
             Search::Found(at) => {
@@ -391,7 +386,7 @@ mod tests {
             let op = xorshift(&mut random) % 10;
             match if growing { op } else { 9 - op } {
                 0..=2 => {
-                    assert_eq!(cold.insert(key, fresh, 1), here);
+                    assert_eq!(cold.insert_packed(key, Packed::new(fresh, 1)), here);
                     model.insert(key, (fresh, 1));
                 }
                 3 => {
@@ -467,7 +462,7 @@ mod tests {
         for entries in [1000, 1021, 5000, 20_000, 200_000] {
             let (mut cold, mut random) = (Cold::new(), 9);
             for number in 0..entries {
-                cold.insert(in_stripe(&mut random), location(number), 0);
+                cold.insert_if_absent(in_stripe(&mut random), location(number));
                 if number >= 999 {
                     let most = cold.len() * 24;
                     assert!(cold.bytes() <= most, "{} bytes for {} entries", cold.bytes(), cold.len());
@@ -482,7 +477,7 @@ mod tests {
         let (mut cold, mut random) = (Cold::new(), 9);
         let hashes: Vec<KeyHash> = (0..10_000).map(|_| in_stripe(&mut random)).collect();
         for (&hash, number) in hashes.iter().zip(0..) {
-            cold.insert(hash, location(number), 0);
+            cold.insert_if_absent(hash, location(number));
         }
         for &hash in &hashes[1000..] {
             cold.remove(hash);
@@ -498,7 +493,7 @@ mod tests {
     fn probes_are_short_where_the_table_is_fullest() {
         let (mut cold, mut random) = (Cold::new(), 9);
         while cold.len() < 10_000 || !is_crowded(cold.len() + 1, cold.homes) {
-            cold.insert(in_stripe(&mut random), location(0), 0);
+            cold.insert_if_absent(in_stripe(&mut random), location(0));
         }
         let steps = (0..10_000).map(|_| {
             let hash = in_stripe(&mut random);
@@ -513,7 +508,7 @@ mod tests {
     fn a_copy_in_order_needs_one_table_and_no_long_run() {
         let (mut cold, mut random) = (Cold::new(), 9);
         for number in 0..10_000 {
-            cold.insert(in_stripe(&mut random), location(number), 0);
+            cold.insert_if_absent(in_stripe(&mut random), location(number));
         }
         let mut copy = Cold::new();
         copy.reserve(cold.len());
@@ -540,7 +535,7 @@ mod tests {
         assert_eq!(Packed::from_bits(1 << Packed::USED_BITS), None);
         let mut cold = Cold::new();
         for hash in [KeyHash(0), KeyHash(u64::MAX)] {
-            assert_eq!(cold.insert(hash, top, 3), None);
+            assert_eq!(cold.insert_packed(hash, Packed::new(top, 3)), None);
             assert_eq!(cold.get(hash), Some(top));
         }
     }

@@ -11,26 +11,41 @@ use crate::{
     location::{Location, SegmentId},
 };
 
+/// A copy that has left the queue, and the entry it is to be made of.
+pub(crate) struct Queued<'g, K, V> {
+    pub(crate) hash: KeyHash,
+    pub(crate) copy: Pending,
+    pub(crate) resident: Resident<'g, K, V>,
+}
+
 /// The two hashes are the same, the keys are not.
 #[derive(Debug)]
 pub(crate) struct Collision;
 
 /// Copies on their way to disk.
 impl<'g, K: Eq + Held, V: Held> Shard<'g, K, V> {
-    /// The next queued copy and the entry to encode.
-    pub(crate) fn next_copy(&mut self) -> Option<(KeyHash, Pending, Resident<'g, K, V>)> {
-        let (hash, copy) = self.state.copies.pop_queued()?;
-        Some((hash, copy, self.resident(copy.slot)))
+    /// The next queued copies, `most` of them, and the entries to encode. Each is to be accepted, cancelled
+    /// or queued again.
+    pub(crate) fn next_copies(&mut self, most: usize) -> Vec<Queued<'g, K, V>> {
+        let mut next = Vec::new();
+        while next.len() < most
+            && let Some((hash, copy)) = self.state.copies.pop_queued()
+        {
+            next.push(Queued { hash, copy, resident: self.resident(copy.slot) });
+        }
+        next
     }
 
-    /// Whether this copy is still wanted: the check of R2, in one step with `accept`.
-    pub(crate) fn is_wanted(&self, hash: KeyHash, copy: Pending) -> bool {
-        self.state.copies.get(hash) == Some(copy)
+    /// Queues copies again, before all others, that have not come to be encoded.
+    pub(crate) fn queue_again(&mut self, queued: &[Queued<'_, K, V>]) {
+        for queued in queued.iter().rev() {
+            self.state.copies.push_front(queued.hash, queued.copy);
+        }
     }
 
-    /// The log has taken the record of a wanted copy.
-    pub(crate) fn accept(&mut self, hash: KeyHash, location: Location) {
-        self.state.copies.accept(hash, location);
+    /// Lets the log take the record of a copy, if it is still wanted; whether it was. R2 in one step.
+    pub(crate) fn accept(&mut self, hash: KeyHash, copy: Pending, take: impl FnOnce() -> Location) -> bool {
+        self.state.copies.accept(hash, copy, take)
     }
 
     /// The record at `location` can be read from now on: its entry is cold, unless the key has
@@ -40,11 +55,10 @@ impl<'g, K: Eq + Held, V: Held> Shard<'g, K, V> {
         let Some(copy) = self.state.copies.get(hash).filter(|copy| copy.in_flight == Some(location)) else {
             return Ok(());
         };
-        if self.state.cold.get(hash).is_some() {
+        if !self.change_index(|cold| cold.insert_if_absent(hash, location)) {
             return Err(Collision);
         }
         self.state.copies.take(hash);
-        self.change_index(|cold| cold.insert(hash, location, 0));
         let state = &mut *self.state;
         state.gate.set_disk_entries(state.cold.len() as u64);
         let meta = self.meta(copy.slot);

@@ -42,6 +42,7 @@ use std::{borrow::Borrow, sync::Arc};
 
 use crossbeam_epoch::Guard;
 
+pub(crate) use self::copies::Queued;
 use self::{
     admission::Gate,
     arena::Arena,

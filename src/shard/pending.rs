@@ -72,10 +72,21 @@ impl PendingCopies {
         None
     }
 
-    /// Notes that the log has accepted the record of this copy.
-    pub(crate) fn accept(&mut self, hash: KeyHash, location: Location) {
-        let copy = self.copies.get_mut(&hash).expect("only a pending copy is accepted");
-        copy.in_flight = Some(location);
+    /// Puts a copy that was popped back to where it was. Should it have been cancelled since, it is
+    /// skipped as any other.
+    pub(crate) fn push_front(&mut self, hash: KeyHash, copy: Pending) {
+        self.queue.push_front((hash, copy.ticket));
+    }
+
+    /// Puts the copy in flight to where `take` says, if it is still wanted; whether it was.
+    pub(crate) fn accept(&mut self, hash: KeyHash, copy: Pending, take: impl FnOnce() -> Location) -> bool {
+        match self.copies.get_mut(&hash) {
+            Some(pending) if *pending == copy => {
+                pending.in_flight = Some(take());
+                true
+            }
+            _ => false,
+        }
     }
 
     /// Ends the copy: written, or cancelled.
@@ -102,6 +113,7 @@ impl PendingCopies {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::location::SegmentId;
 
     #[test]
     fn cancelled_copies_do_not_pile_up() {
@@ -114,5 +126,31 @@ mod tests {
         assert!(copies.queue.len() <= CANCELLED_MIN + 4, "{}", copies.queue.len());
         assert_eq!(copies.pop_queued().map(|(hash, _)| hash), Some(KeyHash(0)));
         assert_eq!(copies.pop_queued(), None);
+    }
+    /// Its encoding took so long that the key was overwritten and copied anew.
+    #[test]
+    fn an_earlier_copy_is_not_taken_for_the_present_one() {
+        let at = Location::new(SegmentId::new(0).unwrap(), 64);
+        let mut copies = PendingCopies::default();
+        copies.push(KeyHash(1), SlotId(1));
+        let (hash, earlier) = copies.pop_queued().unwrap();
+        copies.take(hash);
+        copies.push(hash, SlotId(1));
+        assert!(!copies.accept(hash, earlier, || unreachable!("it is not wanted")));
+        copies.push_front(hash, earlier);
+        let (_, present) = copies.pop_queued().unwrap();
+        assert_ne!(present.ticket, earlier.ticket, "what was cancelled is skipped");
+        assert!(copies.accept(hash, present, || at));
+        assert_eq!(copies.get(hash).unwrap().in_flight, Some(at));
+    }
+
+    #[test]
+    fn what_is_put_back_comes_first() {
+        let mut copies = PendingCopies::default();
+        (0..3).for_each(|key| copies.push(KeyHash(key), SlotId(0)));
+        let (hash, copy) = copies.pop_queued().unwrap();
+        copies.push_front(hash, copy);
+        let order = [0, 1, 2].map(|_| copies.pop_queued().unwrap().0.0);
+        assert_eq!(order, [0, 1, 2]);
     }
 }

@@ -1,0 +1,115 @@
+//! What reaches the disk where users' code misbehaves, or changes the cache, while records are built.
+
+use std::sync::{Mutex, OnceLock, mpsc};
+
+use embercache::{Cache, Codec, CodecError, CodecId, MIB, WriteBehind};
+
+/// A value whose first byte says what happens when its bytes are asked for.
+#[derive(Clone, Debug, PartialEq)]
+struct Moody(Vec<u8>);
+
+const WELL: u8 = 0;
+const FAILS: u8 = 1;
+const PANICS: u8 = 2;
+const FAILS_AFTER_LENDING: u8 = 3;
+const PANICS_AFTER_LENDING: u8 = 4;
+
+impl Codec for Moody {
+    const ID: CodecId = CodecId(0x5_0001);
+
+    fn encode(&self, out: &mut Vec<u8>) -> Result<(), CodecError> {
+        self.with_bytes(|bytes| out.extend_from_slice(bytes))
+    }
+
+    fn decode(bytes: Vec<u8>) -> Result<Self, CodecError> {
+        Ok(Moody(bytes))
+    }
+
+    fn heap_bytes(&self) -> usize {
+        self.0.len()
+    }
+
+    fn with_bytes<R>(&self, read: impl FnOnce(&[u8]) -> R) -> Result<R, CodecError> {
+        match self.0[0] {
+            FAILS => Err(CodecError::new("no")),
+            PANICS => panic!("part of the test"),
+            FAILS_AFTER_LENDING => {
+                read(&self.0);
+                Err(CodecError::new("no, after all"))
+            }
+            PANICS_AFTER_LENDING => {
+                read(&self.0);
+                panic!("part of the test");
+            }
+            _ => Ok(read(&self.0)),
+        }
+    }
+}
+
+/// Each bad value lies between good ones, which are in the same batch and have to be as they were.
+#[test]
+fn a_bad_value_harms_no_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let open = || -> Cache<u64, Moody> {
+        let cache = Cache::builder(dir.path().join("cache")).ram(4 * MIB).disk(4 * MIB).stripes(1);
+        cache.write_behind(WriteBehind::Never).open().unwrap()
+    };
+    let moods = [WELL, FAILS, WELL, PANICS, WELL, FAILS_AFTER_LENDING, WELL, PANICS_AFTER_LENDING];
+    let value =
+        |key: u64| Moody([vec![moods[key as usize % 8]], vec![key as u8; key as usize % 500]].concat());
+    let cache = open();
+    (0..800).for_each(|key| cache.insert(key, value(key)).unwrap());
+    cache.flush().unwrap();
+    assert_eq!((cache.stats().unspillable, cache.stats().disk_entries), (400, 400));
+    cache.close().unwrap();
+    let cache = open();
+    for key in 0..800 {
+        let expected = (value(key).0[0] == WELL).then(|| value(key));
+        assert_eq!(cache.get(&key), expected, "key {key}");
+    }
+}
+
+/// While a group of records is built, some of their keys are overwritten and one is removed: those
+/// before and behind the one that is built just then. Each is copied again, or not at all.
+#[test]
+fn what_changes_while_records_are_built_is_not_written_stale() {
+    static HANDLE: OnceLock<Cache<u64, String>> = OnceLock::new();
+    let dir = tempfile::tempdir().unwrap();
+    let (open_gate, gate) = mpsc::channel::<()>();
+    let (gate, changed) = (Mutex::new(gate), Mutex::new(false));
+    let cache: Cache<u64, String> = Cache::builder(dir.path().join("cache"))
+        .ram(4 * MIB)
+        .disk(4 * MIB)
+        .stripes(1)
+        .write_behind(WriteBehind::Through)
+        .disk_filter(move |&key, _| {
+            if key == 0 {
+                // Until everything is queued.
+                let _ = gate.lock().unwrap().recv();
+            }
+            if key == 10 && !std::mem::replace(&mut *changed.lock().unwrap(), true) {
+                let cache = HANDLE.get().unwrap();
+                [5, 6, 10, 11, 20].into_iter().for_each(|key| cache.insert(key, "new".into()).unwrap());
+                cache.remove(&12).unwrap();
+            }
+            true
+        })
+        .open()
+        .unwrap();
+    assert!(HANDLE.set(cache.clone()).is_ok());
+    (0..200).for_each(|key| cache.insert(key, format!("old {key}")).unwrap());
+    drop(open_gate);
+    cache.flush().unwrap();
+    cache.check();
+    cache.close().unwrap();
+    let cache: Cache<u64, String> =
+        Cache::builder(dir.path().join("cache")).ram(4 * MIB).disk(4 * MIB).open().unwrap();
+    for key in 0..200 {
+        let expected = match key {
+            5 | 6 | 10 | 11 | 20 => Some("new".to_owned()),
+            12 => None,
+            _ => Some(format!("old {key}")),
+        };
+        assert_eq!(cache.get(&key), expected, "key {key}");
+    }
+}
