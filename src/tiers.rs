@@ -33,6 +33,8 @@ const LIMBO_SHARE: u64 = 32;
 /// But not for less than this, or tiny caches would ask each time: in bytes, and in entries.
 const LIMBO_BYTES_MIN: u64 = 4 << 10;
 const LIMBO_ENTRIES_MIN: u64 = 64;
+/// Of so many promotions into a stripe, one sees to what was displaced there.
+const COLLECT_TURNS: u64 = 16;
 
 /// The two tiers.
 pub(crate) struct Tiers<K, V> {
@@ -145,7 +147,7 @@ impl<K: Key, V: Value> Tiers<K, V> {
     {
         let Some(log) = &self.log else { return ReadCopy::Nothing };
         let read = key.with_key_bytes(|bytes| {
-            let read = log.read(location, bytes);
+            let read = log.read(location, bytes, guard);
             let is_hit = matches!(read, Read::Hit(_));
             (read, is_hit.then(|| K::decode(bytes.to_vec()).ok()).flatten())
         });
@@ -240,7 +242,7 @@ impl<K: Key, V: Value> Tiers<K, V> {
     /// Whether the record at `location` is this key's and has not expired.
     pub(crate) fn holds<Q: KeyBytes + ?Sized>(&self, key: &Q, location: Location) -> bool {
         let Some(log) = &self.log else { return false };
-        match key.with_key_bytes(|bytes| log.read(location, bytes)) {
+        match key.with_key_bytes(|bytes| log.read(location, bytes, &epoch::pin())) {
             Ok(Read::Hit(found)) => !self.expiry.has_expired_on_disk(found.expiry),
             _ => false,
         }
@@ -266,12 +268,25 @@ impl<K: Key, V: Value> Tiers<K, V> {
     /// No lock is held, since to flush may drop them here.
     pub(crate) fn collect(&self, hash: KeyHash, guard: &Guard) {
         let stripe = self.stripe(hash);
-        let least = if self.budget.is_in_bytes() { LIMBO_BYTES_MIN } else { LIMBO_ENTRIES_MIN };
-        let limbo_max = (self.budget.capacity(0) / LIMBO_SHARE).max(least);
-        if stripe.hot.limbo_weight() > limbo_max {
+        if stripe.hot.limbo_weight() > self.limbo_max() {
             stripe.lock(guard).seal_retired();
             guard.flush();
         }
+    }
+
+    /// As [`collect`](Tiers::collect), but of the operations that do not need it at once, only each so
+    /// many-th sees to it: while a reader keeps the epoch, all others would try in vain.
+    pub(crate) fn collect_in_turn(&self, hash: KeyHash, turn: u64, guard: &Guard) {
+        let is_urgent = || self.stripe(hash).hot.limbo_weight() > self.limbo_max() * 4;
+        if turn.is_multiple_of(COLLECT_TURNS) || is_urgent() {
+            self.collect(hash, guard);
+        }
+    }
+
+    /// What a stripe's displaced entries may weigh before the epoch is asked to move on.
+    fn limbo_max(&self) -> u64 {
+        let least = if self.budget.is_in_bytes() { LIMBO_BYTES_MIN } else { LIMBO_ENTRIES_MIN };
+        (self.budget.capacity(0) / LIMBO_SHARE).max(least)
     }
 
     /// Hands over whatever was displaced: in a stripe that rests, nobody else would.

@@ -7,7 +7,7 @@ use super::{
     cold::Cold,
     entry::{Entry, Flags, Meta, SlotId},
 };
-use crate::{hash::KeyHash, location::Location, sync::Ordering::Relaxed};
+use crate::{hash::KeyHash, sync::Ordering::Relaxed};
 
 /// Entries that an insert looks at for expired ones: more than one, so that they cannot pile up.
 const SWEEP_STEPS: usize = 2;
@@ -53,12 +53,7 @@ impl<'g, K: Eq + Held, V: Held> Shard<'g, K, V> {
         loan
     }
 
-    /// Whether what was read from `location` may come back into RAM: not if the key has moved since.
-    pub(crate) fn may_promote(&self, hash: KeyHash, location: Location) -> bool {
-        self.is_at(hash, location) && !self.is_resident(hash) && !self.state.closed
-    }
-
-    /// Brings an entry back into RAM, which [`may_promote`](Shard::may_promote) was asked about. It keeps
+    /// Brings an entry back into RAM, as [`note_disk_hit`](Shard::note_disk_hit) said that it may. It keeps
     /// its copy on disk, unless the caller has forgotten that.
     pub(crate) fn promote(&mut self, entry: Entry<K, V>) -> Loan {
         self.note_limbo();
