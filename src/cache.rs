@@ -416,10 +416,9 @@ impl<K: Key, V: Value> Cache<K, V> {
         let outlasts = self.tiers.expiry.is_outlasted_by(copy.expiry_s);
         let mut entry = self.tiers.entry_of_copy(hash, copy);
         let mut shard = self.tiers.shard(hash, guard);
-        shard.counts().disk_hits += 1;
-        shard.mark_read(hash);
+        let may_promote = shard.note_disk_hit(hash, location);
         let mut loan = Loan::None;
-        if !self.tiers.budget.is_overloaded() && shard.may_promote(hash, location) {
+        if may_promote && !self.tiers.budget.is_overloaded() {
             // A copy that outlasts the entry would be a hit again when the entry has expired.
             let is_ready = !outlasts || self.tiers.invalidate(&shard, hash).is_ok();
             if is_ready && let Some(entry) = entry.take() {
@@ -429,9 +428,10 @@ impl<K: Key, V: Value> Cache<K, V> {
                 loan = shard.promote(entry);
             }
         }
+        let gone = shard.take_gone();
         drop(shard);
         // An entry that stays behind is dropped here, outside the lock.
-        drop(entry);
+        drop((entry, gone));
         self.tiers.honour(loan);
         self.tiers.collect(hash, guard);
         self.tiers.ring_for_batch();

@@ -138,7 +138,7 @@ impl<K: Key, V: Value> Tiers<K, V> {
     {
         let Some(log) = &self.log else { return ReadCopy::Nothing };
         let read = key.with_key_bytes(|bytes| {
-            let read = log.read(location, bytes);
+            let read = log.read(location, bytes, guard);
             let is_hit = matches!(read, Read::Hit(_));
             (read, is_hit.then(|| K::decode(bytes.to_vec()).ok()).flatten())
         });
@@ -232,7 +232,7 @@ impl<K: Key, V: Value> Tiers<K, V> {
     /// Whether the record at `location` is this key's and has not expired.
     pub(crate) fn holds<Q: KeyBytes + ?Sized>(&self, key: &Q, location: Location) -> bool {
         let Some(log) = &self.log else { return false };
-        match key.with_key_bytes(|bytes| log.read(location, bytes)) {
+        match key.with_key_bytes(|bytes| log.read(location, bytes, &epoch::pin())) {
             Ok(Read::Hit(found)) => !self.expiry.has_expired_on_disk(found.expiry),
             _ => false,
         }

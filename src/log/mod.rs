@@ -24,6 +24,7 @@ mod layout;
 mod open;
 #[cfg(feature = "testing")]
 pub(crate) mod parse;
+mod published;
 mod record;
 mod recover;
 mod scan;
@@ -38,6 +39,8 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
+use crossbeam_epoch::{self as epoch, Guard};
+
 pub(crate) use self::{
     appender::Appender,
     counters::LogCounters,
@@ -50,10 +53,11 @@ use self::{
     directory::{Directory, failed},
     invalidations::Invalidations,
     journal::{Entry, Event, Journal},
+    published::Published,
     segment::SegmentHeader,
     snapshot::SnapshotFile,
     state::{State, StateFile},
-    table::Table,
+    table::{Readable, Table},
 };
 use crate::{
     error::Error,
@@ -131,6 +135,8 @@ pub(crate) struct Log {
     seq: AtomicU64,
     /// Guards the list of segments; no I/O under it.
     table: RwLock<Table>,
+    /// The segments of `table`, for look-ups. Replaced under its lock.
+    readable: Published<Readable>,
     /// Guards the journal's files and its end: an append, the creation, sync and deletion of files
     /// and recovery's look at them happen under it. `table` or `state` may be locked below it.
     journal: Mutex<Journal>,
@@ -200,8 +206,8 @@ impl Log {
     }
 
     /// The value at `at`, if the record there is `key`'s.
-    pub(crate) fn read(&self, at: Location, key: &[u8]) -> Read {
-        let Some(segment) = self.segment(at) else {
+    pub(crate) fn read(&self, at: Location, key: &[u8], guard: &Guard) -> Read {
+        let Some(segment) = self.readable.get(guard).get(at.segment()) else {
             return Read::Gone;
         };
         let read = segment.read(at, key);
@@ -217,7 +223,8 @@ impl Log {
 
     /// The whole record at `at`, to be appended again.
     pub(crate) fn read_record(&self, at: Location) -> Option<Record> {
-        let record = self.segment(at)?.record(at);
+        let segment = self.table.read().get(at.segment()).cloned();
+        let record = segment?.record(at);
         record.filter(|record| !self.clock_went_back(at, record.expiry))
     }
 
@@ -272,6 +279,13 @@ impl Log {
     pub(crate) fn unlink(&self, segment: SegmentId) {
         self.remove_segment(segment);
         self.trim_journal();
+    }
+
+    /// Lets go of segments that nobody reads any more. The thread that appends calls it now and then: to
+    /// unmap one takes longer than a look-up.
+    pub(crate) fn release_segments(&self) {
+        epoch::pin().flush();
+        drop(self.readable.take_retired());
     }
 
     /// Begins a snapshot of an index of `1 << stripe_bits` stripes.
@@ -330,10 +344,6 @@ impl Log {
     /// The next seq to be drawn.
     fn peek_seq(&self) -> Seq {
         Seq(self.seq.load(Relaxed))
-    }
-
-    fn segment(&self, at: Location) -> Option<Arc<Segment>> {
-        self.table.read().get(at.segment()).cloned()
     }
 
     /// Whether the record's deadline was set by a clock that has since gone back.
@@ -395,16 +405,13 @@ impl Log {
             table.creating = Some(base_seq);
             (id, base_seq)
         };
-        let created = self.create_segment_file(id, base_seq);
-        let mut table = self.table.write();
-        table.creating = None;
-        match created {
+        match self.create_segment_file(id, base_seq) {
             Ok((segment, file)) => {
-                table.push_active(Arc::clone(&segment));
+                self.change_table(|table| table.push_active(Arc::clone(&segment)));
                 Ok((segment, file))
             }
             Err(error) => {
-                drop(table);
+                self.table.write().creating = None;
                 let path = self.directory.segment(id);
                 // Without a whole header it is deleted at the next start.
                 let _ = self.io.unlink(&path);
@@ -431,11 +438,11 @@ impl Log {
 
     /// Puts a finished segment in the active one's place.
     fn replace_segment(&self, segment: Segment) {
-        self.table.write().replace(Arc::new(segment));
+        self.change_table(|table| table.replace(Arc::new(segment)));
     }
 
     fn remove_segment(&self, id: SegmentId) {
-        let removed = self.table.write().remove(id);
+        let removed = self.change_table(|table| table.remove(id));
         for id in removed {
             match self.io.unlink(&self.directory.segment(id)) {
                 // It lingers, and is tried again with the next one.
@@ -443,6 +450,18 @@ impl Log {
                 _ => self.table.write().forget(id),
             }
         }
+    }
+
+    /// Changes which segments there are, for look-ups, too.
+    fn change_table<R>(&self, change: impl FnOnce(&mut Table) -> R) -> R {
+        // Before the lock, since to pin may run deferred drops.
+        let guard = &epoch::pin();
+        let mut table = self.table.write();
+        let result = change(&mut table);
+        self.readable.replace(table.readable(), guard);
+        drop(table);
+        drop(self.readable.take_retired());
+        result
     }
 
     /// Deletes journal files that no segment needs any more (R5).

@@ -14,6 +14,7 @@ use super::{
     invalidations::Invalidations,
     journal::{self, Event, Journal},
     layout::is_zero,
+    published::Published,
     scan::scan,
     segment::{self, Bytes, Segment, SegmentHeader},
     snapshot::SnapshotReader,
@@ -274,6 +275,7 @@ impl Opening {
         let journal = Journal::new(Arc::clone(&self.directory), epoch, journals, next_journal);
         let counters = LogCounters::default();
         counters.segments_quarantined.store(recovered.quarantined, Relaxed);
+        let table = Table::new(recovered.segments, recovered.lingering, next_segment);
         let log = Log {
             io: self.io,
             options: self.options,
@@ -282,7 +284,8 @@ impl Opening {
             epoch,
             hash_seed,
             seq: AtomicU64::new(next_seq.0),
-            table: RwLock::new(Table::new(recovered.segments, recovered.lingering, next_segment)),
+            readable: Published::new(table.readable()),
+            table: RwLock::new(table),
             journal: Mutex::new(journal),
             state: Mutex::new(begun),
             latch: AtomicU8::new(FINE),

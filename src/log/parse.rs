@@ -4,6 +4,8 @@
 
 use std::{path::Path, sync::Arc};
 
+use crossbeam_epoch as epoch;
+
 use super::{
     Log, LogOptions, Opened, Read, Source,
     directory::Directory,
@@ -71,7 +73,7 @@ fn is_whole(log: &Log, at: Location) -> bool {
     let Some(record) = log.read_record(at) else {
         return false;
     };
-    match log.read(at, &record.key) {
+    match log.read(at, &record.key, &epoch::pin()) {
         Read::Hit(value) => assert_eq!(
             (value.bytes, value.expiry, value.idle),
             (record.value, record.expiry, record.idle),
@@ -80,7 +82,10 @@ fn is_whole(log: &Log, at: Location) -> bool {
         other => panic!("the record at {at:?} is whole for one read, for the other {other:?}"),
     }
     let other_key = [&record.key[..], b"?"].concat();
-    assert!(!matches!(log.read(at, &other_key), Read::Hit(_)), "{at:?} answers to another key");
+    assert!(
+        !matches!(log.read(at, &other_key, &epoch::pin()), Read::Hit(_)),
+        "{at:?} answers to another key"
+    );
     true
 }
 

@@ -23,6 +23,23 @@ pub(crate) struct Table {
     pub(crate) next_id: u32,
 }
 
+/// The segments as look-ups see them, oldest first.
+#[derive(Debug)]
+pub(crate) struct Readable(Box<[(SegmentId, Arc<Segment>)]>);
+
+impl Readable {
+    pub(crate) fn get(&self, id: SegmentId) -> Option<&Segment> {
+        let Readable(segments) = self;
+        // Most often there are no gaps, and the place is the distance from the first.
+        let guess = id.get().wrapping_sub(segments.first()?.0.get()) as usize;
+        let at = match segments.get(guess) {
+            Some((there, _)) if *there == id => guess,
+            _ => segments.binary_search_by_key(&id, |(id, _)| *id).ok()?,
+        };
+        Some(&segments[at].1)
+    }
+}
+
 impl Table {
     /// Takes recovered segments, oldest first.
     /// `lingering` are dead, but could not be unlinked: what says so must stay in the journal.
@@ -53,7 +70,13 @@ impl Table {
         self.segments.get(self.find(id)?)
     }
 
+    /// The segments, for look-ups.
+    pub(crate) fn readable(&self) -> Readable {
+        Readable(self.segments.iter().map(|segment| (segment.id(), Arc::clone(segment))).collect())
+    }
+
     pub(crate) fn push_active(&mut self, segment: Arc<Segment>) {
+        self.creating = None;
         self.active = Some(segment.id());
         self.segments.push_back(segment);
     }

@@ -105,7 +105,7 @@ impl Bench {
     }
 
     fn value(&self, at: Location, key: &str) -> Option<String> {
-        match self.log().read(at, key.as_bytes()) {
+        match self.log().read(at, key.as_bytes(), &epoch::pin()) {
             Read::Hit(value) => Some(String::from_utf8(value.bytes).unwrap()),
             _ => None,
         }
@@ -157,6 +157,22 @@ impl Bench {
 }
 
 #[test]
+fn segments_are_found_across_the_gap_of_one_that_is_gone() {
+    let mut bench = Bench::new();
+    let keys = ["a", "b", "c", "d"];
+    let places = keys.map(|key| {
+        bench.roll();
+        bench.put(key, "1")
+    });
+    bench.log().mark_dead(places[1].segment()).unwrap();
+    bench.log().unlink(places[1].segment());
+    let found = [0, 1, 2, 3].map(|n| bench.value(places[n], keys[n]).is_some());
+    assert_eq!(found, [true, false, true, true]);
+    let missing = [0_u32, 9, 1 << 29].map(|id| Location::new(SegmentId::new(id + 4).unwrap(), 64));
+    assert!(missing.iter().all(|&at| bench.value(at, "a").is_none()), "of no segment");
+}
+
+#[test]
 fn records_that_are_abandoned_leave_nothing_behind() {
     let mut bench = Bench::new();
     bench.roll();
@@ -200,18 +216,18 @@ fn a_record_reads_back_from_batch_file_and_map() {
     assert_eq!(bench.value(at, "key"), None, "not written yet");
     bench.appender().write().unwrap();
     for _ in 0..2 {
-        let Read::Hit(value) = bench.log().read(at, b"key") else { panic!("a miss") };
+        let Read::Hit(value) = bench.log().read(at, b"key", &epoch::pin()) else { panic!("a miss") };
         assert_eq!((&value.bytes[..], value.expiry, value.idle), (&b"value"[..], 7, false));
-        assert!(matches!(bench.log().read(at, b"kez"), Read::OtherKey));
-        assert!(matches!(bench.log().read(at, &[b'k'; 5000]), Read::OtherKey));
+        assert!(matches!(bench.log().read(at, b"kez", &epoch::pin()), Read::OtherKey));
+        assert!(matches!(bench.log().read(at, &[b'k'; 5000], &epoch::pin()), Read::OtherKey));
         bench.roll();
     }
     let elsewhere = Location::new(at.segment(), at.offset() + 16);
-    assert!(matches!(bench.log().read(elsewhere, b"key"), Read::Damaged));
+    assert!(matches!(bench.log().read(elsewhere, b"key", &epoch::pin()), Read::Damaged));
     let behind = Location::new(at.segment(), Location::SEGMENT_BYTES_MAX - 16);
-    assert!(matches!(bench.log().read(behind, b"key"), Read::Damaged));
+    assert!(matches!(bench.log().read(behind, b"key", &epoch::pin()), Read::Damaged));
     bench.log().unlink(at.segment());
-    assert!(matches!(bench.log().read(at, b"key"), Read::Gone));
+    assert!(matches!(bench.log().read(at, b"key", &epoch::pin()), Read::Gone));
 }
 
 #[test]
@@ -225,7 +241,7 @@ fn strict_mode_and_a_disk_that_cannot_map_read_the_same() {
         bench.roll();
         assert_eq!(bench.value(at, "key").as_deref(), Some("value"));
         bench.disk.fail_reads(Some(ErrorKind::Other));
-        assert!(matches!(bench.log().read(at, b"key"), Read::Failed(_)));
+        assert!(matches!(bench.log().read(at, b"key", &epoch::pin()), Read::Failed(_)));
     }
 }
 

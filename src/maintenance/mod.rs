@@ -214,6 +214,7 @@ impl<K: Key, V: Value> Maintenance<K, V> {
             self.spill_stripe(stripe);
         }
         self.tiers.collect_all();
+        self.log().release_segments();
     }
 
     /// Sweeps a few entries of a stripe; where to go on.

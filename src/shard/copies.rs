@@ -154,6 +154,14 @@ impl<'g, K: Eq + Held, V: Held> Shard<'g, K, V> {
 
 /// What an operation on the log does to the index.
 impl<'g, K: Eq + Held, V: Held> Shard<'g, K, V> {
+    /// Counts a hit on disk, which is also what makes reclaim keep the copy. Whether what was read from
+    /// `location` may come back into RAM: not if the key has moved since.
+    pub(crate) fn note_disk_hit(&mut self, hash: KeyHash, location: Location) -> bool {
+        self.state.counts.disk_hits += 1;
+        let is_there = self.state.cold.mark_read(hash) == Some(location);
+        is_there && !self.state.closed && !self.is_resident(hash)
+    }
+
     /// Forgets the copy at `location`, unless the key has moved since; whether it had not. The
     /// caller has made sure that the copy cannot come back (R6).
     pub(crate) fn forget(&mut self, hash: KeyHash, location: Location) -> bool {

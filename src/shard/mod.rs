@@ -229,11 +229,6 @@ impl<'g, K: Eq + Held, V: Held> Shard<'g, K, V> {
         self.location(hash) == Some(location)
     }
 
-    /// Notes that the copy on disk was read: reclaim keeps it.
-    pub(crate) fn mark_read(&mut self, hash: KeyHash) {
-        self.state.cold.mark_read(hash);
-    }
-
     pub(crate) fn is_marked_read(&self, hash: KeyHash) -> bool {
         self.state.cold.marks(hash) > 0
     }

@@ -7,7 +7,7 @@ use super::{
     cold::Cold,
     entry::{Arrival, Flags, Meta, SlotId},
 };
-use crate::{hash::KeyHash, location::Location};
+use crate::hash::KeyHash;
 
 /// Entries that an insert looks at for expired ones: more than one, so that they cannot pile up.
 const SWEEP_STEPS: usize = 2;
@@ -56,12 +56,7 @@ impl<'g, K: Eq + Held, V: Held> Shard<'g, K, V> {
         loan
     }
 
-    /// Whether what was read from `location` may come back into RAM: not if the key has moved since.
-    pub(crate) fn may_promote(&self, hash: KeyHash, location: Location) -> bool {
-        self.is_at(hash, location) && !self.is_resident(hash) && !self.state.closed
-    }
-
-    /// Brings an entry back into RAM, which [`may_promote`](Shard::may_promote) was asked about. It keeps
+    /// Brings an entry back into RAM, as [`note_disk_hit`](Shard::note_disk_hit) said that it may. It keeps
     /// its copy on disk, unless the caller has forgotten that.
     pub(crate) fn promote(&mut self, arrival: Arrival<K, V>) -> Loan {
         self.note_limbo();
