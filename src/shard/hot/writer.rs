@@ -315,6 +315,8 @@ impl<K: Send + Sync + 'static, V: Send + Sync + 'static> HotWriter<K, V> {
         self.hot.rest.bytes.fetch_add(larger.bytes(), Relaxed);
         // AcqRel: Release pairs with the Acquire loads of `table`; Acquire for the freeing below.
         let old = self.hot.table.swap(Box::into_raw(larger), AcqRel);
+        // The outgrown table is memory that the next ones need.
+        self.hot.rest.flush_is_due.store(true, Relaxed);
         let (hot, old) = (Arc::clone(&self.hot), AtomicPtr::new(old));
         guard.defer(move || {
             // SAFETY: `old` came from `Box::into_raw` (the table's invariant 1) and was swapped out
