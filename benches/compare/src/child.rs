@@ -4,7 +4,7 @@ use std::{
     env,
     io::{BufRead, BufReader, Write},
     path::Path,
-    process::{Command, Stdio},
+    process::{Child, Command, Stdio},
     sync::Arc,
     thread,
     time::{Duration, Instant},
@@ -25,34 +25,50 @@ const RAM_KEYS: u64 = 1_000_000;
 const VALUE_BYTES: usize = 200;
 /// One key in so many is overwritten after the flush, and another removed.
 const CHANGED: u64 = 100;
+/// How long a child may take.
+const PATIENCE: Duration = Duration::from_secs(300);
 /// What a child says when it has done all that was asked before its end.
 const READY: &str = "ready";
 
 /// Runs this program as a child and reads the sample that it prints.
 pub fn sample(args: &[&str]) -> Result<Sample> {
-    let output = Command::new(env::current_exe()?).arg("child").args(args).output()?;
+    let mut child = spawn(args)?;
+    let end = Instant::now() + PATIENCE;
+    while child.try_wait()?.is_none() {
+        if Instant::now() >= end {
+            child.kill()?;
+            child.wait()?;
+            bail!("not done after {} s", PATIENCE.as_secs());
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+    let output = child.wait_with_output()?;
     ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr).trim());
     serde_json::from_slice(&output.stdout).context("the child's answer")
 }
 
 /// Has a child fill a store in `dir`, flush it, change two keys in a hundred, and close it.
 pub fn fill_and_close(peer: &str, dir: &Path, entries: u64) -> Result<()> {
-    let args = ["fill", peer, &dir.to_string_lossy(), &entries.to_string()];
-    sample(&args).map(|_| ())
+    sample(&["fill", peer, &dir.to_string_lossy(), &entries.to_string()]).map(|_| ())
 }
 
 /// The same, killed by SIGKILL in place of the close.
 pub fn fill_and_kill(peer: &str, dir: &Path, entries: u64) -> Result<()> {
-    let dir = dir.to_string_lossy();
-    let args = ["child", "fill-and-wait", peer, &dir, &entries.to_string()];
-    let mut child = Command::new(env::current_exe()?).args(args).stdout(Stdio::piped()).spawn()?;
+    let mut child = spawn(&["fill-and-wait", peer, &dir.to_string_lossy(), &entries.to_string()])?;
     let stdout = child.stdout.take().context("it was piped")?;
     let mut line = String::new();
     BufReader::new(stdout).read_line(&mut line)?;
     child.kill()?;
-    child.wait()?;
-    ensure!(line.trim() == READY, "the child failed before it was killed");
+    let output = child.wait_with_output()?;
+    ensure!(line.trim() == READY, "{}", String::from_utf8_lossy(&output.stderr).trim());
     Ok(())
+}
+
+/// Without backtraces: what it says on stderr ends up in a table.
+fn spawn(args: &[&str]) -> Result<Child> {
+    let mut command = Command::new(env::current_exe()?);
+    command.arg("child").args(args).env("RUST_BACKTRACE", "0");
+    Ok(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?)
 }
 
 /// The child's side.
@@ -60,7 +76,8 @@ pub fn run(args: &[String]) -> Result<()> {
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     let sample = match args[..] {
         ["ram-entry", peer, "u64"] => ram_entry::<u64>(peer)?,
-        ["ram-entry", peer, "100B"] => ram_entry::<Arc<[u8]>>(peer)?,
+        ["ram-entry", peer, "Arc"] => ram_entry::<Arc<[u8]>>(peer)?,
+        ["ram-entry", peer, "array"] => ram_entry::<[u8; 100]>(peer)?,
         ["fill", peer, dir, entries] => {
             fill(peer, Path::new(dir), entries.parse()?)?.close()?;
             Sample::of(0.0)
@@ -134,38 +151,59 @@ fn reopen(peer: &str, dir: &Path, entries: u64) -> Result<Sample> {
     let found = store.check(first, 0)?;
     let took = start.elapsed();
     ensure!(found == Some(true), "the first key is wrong or gone");
-    let (unflushed_gone, fault) = audit(&*store, entries)?;
+    let audit = Audit::of(&*store, entries)?;
     store.close()?;
-    let sample = Sample::of(took.as_secs_f64() * 1e3).with("unflushed gone", unflushed_gone as f64);
-    Ok(Sample { fault, ..sample })
+    Ok(audit.note(Sample::of(took.as_secs_f64() * 1e3)))
 }
 
-/// Reads everything. What was overwritten after the flush may be gone, but may not be old, and what
-/// was removed may not be back.
-fn audit(store: &dyn Store, entries: u64) -> Result<(u64, Option<String>)> {
-    let (mut stale, mut lost, mut gone) = (0, 0, 0);
-    for key in 0..entries {
-        let fate = Fate::of(key);
-        match (store.check(key, u64::from(fate == Fate::Overwritten))?, fate) {
-            (Some(true), Fate::Kept | Fate::Overwritten) | (None, Fate::Removed) => {}
-            (Some(_), _) => stale += 1,
-            (None, Fate::Overwritten) => gone += 1,
-            (None, Fate::Kept) => lost += 1,
-        }
-    }
-    let is_right = stale + lost == 0;
-    Ok((gone, (!is_right).then(|| format!("{stale} STALE, {lost} flushed entries lost"))))
-}
-
-/// Anonymous memory that an open store takes once every entry was read, beyond a bare process.
+/// Anonymous memory that an open store takes once its entries were read, beyond a bare process.
 fn store_ram(peer: &str, dir: &Path, entries: u64) -> Result<Sample> {
-    let keys = shuffled(entries);
     let before = anonymous_bytes()?;
     let store = opener(peer)?(dir, setup(entries))?;
-    for &key in &keys {
-        ensure!(store.check(key, 0)?.is_some(), "key {key} is gone");
+    let audit = Audit::of(&*store, entries)?;
+    Ok(audit.note(Sample::of(anonymous_bytes()?.saturating_sub(before) as f64)))
+}
+
+/// What is in a store that was filled, changed and opened again.
+#[derive(Default)]
+struct Audit {
+    entries: u64,
+    read: u64,
+    stale: u64,
+    lost: u64,
+    /// Overwritten since the flush, and not there in any version.
+    unflushed_gone: u64,
+}
+
+impl Audit {
+    /// Reads all entries, or of a slow peer as many as there is time for, in random order. What was
+    /// overwritten after the flush may be gone, but may not be old, and what was removed may not be back.
+    fn of(store: &dyn Store, entries: u64) -> Result<Audit> {
+        let end = Instant::now() + Duration::from_secs(1) + Duration::from_micros(4) * entries as u32;
+        let mut audit = Audit { entries, ..Audit::default() };
+        for key in shuffled(entries) {
+            let fate = Fate::of(key);
+            match (store.check(key, u64::from(fate == Fate::Overwritten))?, fate) {
+                (Some(true), Fate::Kept | Fate::Overwritten) | (None, Fate::Removed) => {}
+                (Some(_), _) => audit.stale += 1,
+                (None, Fate::Overwritten) => audit.unflushed_gone += 1,
+                (None, Fate::Kept) => audit.lost += 1,
+            }
+            audit.read += 1;
+            if audit.read.is_multiple_of(256) && Instant::now() >= end {
+                break;
+            }
+        }
+        Ok(audit)
     }
-    Ok(Sample::of(anonymous_bytes()?.saturating_sub(before) as f64))
+
+    fn note(self, sample: Sample) -> Sample {
+        let found = format!("{} STALE, {} flushed entries lost", self.stale, self.lost);
+        sample
+            .with("read", self.read as f64 / self.entries as f64)
+            .with("unflushed gone", self.unflushed_gone as f64)
+            .with_fault((self.stale + self.lost > 0).then_some(found))
+    }
 }
 
 fn opener(peer: &str) -> Result<OpenStore> {

@@ -6,27 +6,16 @@ use serde_json::{Value, json};
 
 /// The lock file that this program was built with.
 const LOCK: &str = include_str!("../Cargo.lock");
-/// The crates whose versions say what was compared.
-const CRATES: [&str; 13] = [
-    "embercache",
-    "quick_cache",
-    "moka",
-    "foyer",
-    "dashmap",
-    "parking_lot",
-    "heed",
-    "lmdb-master-sys",
-    "redb",
-    "fjall",
-    "sled",
-    "rusqlite",
-    "libsqlite3-sys",
-];
+/// The C libraries behind two of the crates that this package names.
+const BEHIND: [&str; 2] = ["libsqlite3-sys", "lmdb-master-sys"];
 
 /// The first line of a file of results.
 pub fn describe(is_quick: bool, repetitions: usize) -> Value {
-    let versions: serde_json::Map<String, Value> =
-        CRATES.iter().filter_map(|name| Some(((*name).to_owned(), version(name)?.into()))).collect();
+    let named = dependencies(LOCK).into_iter().chain(BEHIND);
+    let versions: serde_json::Map<String, Value> = named
+        .filter_map(|name| entry(LOCK, name))
+        .map(|(name, version)| (name.into(), version.into()))
+        .collect();
     json!({
         "machine": {
             "cpu": field("/proc/cpuinfo", "model name"),
@@ -44,9 +33,22 @@ pub fn describe(is_quick: bool, repetitions: usize) -> Value {
     })
 }
 
-fn version(name: &str) -> Option<&'static str> {
-    let (_, after) = LOCK.split_once(&format!("name = \"{name}\"\nversion = \""))?;
-    after.split('"').next()
+/// What this package names as dependencies; where the lock file has several versions of one, followed by
+/// the version that is meant.
+fn dependencies(lock: &str) -> Vec<&str> {
+    let this = format!("name = \"{}\"\n", env!("CARGO_PKG_NAME"));
+    let Some((_, entry)) = lock.split_once(&this) else { return Vec::new() };
+    let entry = entry.split_once("\n\n").map_or(entry, |(entry, _)| entry);
+    entry.lines().filter_map(|line| line.strip_prefix(" \"")?.strip_suffix("\",")).collect()
+}
+
+/// The name and version of a dependency.
+fn entry<'l>(lock: &'l str, named: &'l str) -> Option<(&'l str, &'l str)> {
+    if let Some(both) = named.split_once(' ') {
+        return Some(both);
+    }
+    let (_, after) = lock.split_once(&format!("name = \"{named}\"\nversion = \""))?;
+    Some((named, after.split('"').next()?))
 }
 
 /// The value of the first `name: value` in a file of the kernel's.
@@ -54,4 +56,32 @@ fn field(path: &str, name: &str) -> Option<String> {
     let text = fs::read_to_string(path).ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix(name))?;
     Some(line.trim_start_matches([' ', '\t', ':']).trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_crate_that_is_there_twice_is_listed_as_this_package_has_it() {
+        let lock = "[[package]]\nname = \"cache\"\nversion = \"0.6.1\"\n\n\
+             [[package]]\nname = \"cache\"\nversion = \"0.7.2\"\n\n\
+             [[package]]\nname = \"embercache-compare\"\nversion = \"0.0.0\"\ndependencies = [\n\
+             \x20\"cache 0.7.2\",\n \"moka\",\n]\n\n\
+             [[package]]\nname = \"moka\"\nversion = \"0.12.1\"\ndependencies = [\n \"other\",\n]\n";
+        let found: Vec<_> = dependencies(lock).into_iter().filter_map(|name| entry(lock, name)).collect();
+        assert_eq!(found, [("cache", "0.7.2"), ("moka", "0.12.1")]);
+    }
+
+    #[test]
+    fn the_lock_file_of_this_build_names_the_peers() {
+        let names: Vec<_> = dependencies(LOCK)
+            .into_iter()
+            .filter_map(|name| entry(LOCK, name))
+            .map(|(name, _)| name)
+            .collect();
+        for peer in ["embercache", "quick_cache", "heed", "foyer"] {
+            assert!(names.contains(&peer), "{peer} is not among {names:?}");
+        }
+    }
 }

@@ -11,6 +11,7 @@ mod workloads;
 
 use std::{
     path::{Path, PathBuf},
+    process::ExitCode,
     time::{SystemTime, UNIX_EPOCH},
 };
 
@@ -55,8 +56,18 @@ enum Task {
     Child { args: Vec<String> },
 }
 
-fn main() -> Result<()> {
-    let cli = Cli::parse();
+/// An error ends in one line, whatever RUST_BACKTRACE says: a child's is read by its parent.
+fn main() -> ExitCode {
+    match run(Cli::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<()> {
     if let Some(Task::Child { args }) = cli.task {
         return child::run(&args);
     }
@@ -75,14 +86,16 @@ fn main() -> Result<()> {
     }
     let report = Report::create(&cli.output.unwrap_or_else(|| default_output(cli.quick)), &machine)?;
     let mut runner = Runner::new(scale, peers, report);
-    chosen.iter().try_for_each(|workload| (workload.run)(&mut runner))
+    chosen.iter().try_for_each(|workload| (workload.run)(&mut runner))?;
+    runner.finish()
 }
 
 fn choose(names: &[String]) -> Result<Vec<&'static Workload>> {
     let is_known = |name: &String| ALL.iter().any(|workload| workload.name.eq_ignore_ascii_case(name));
     ensure!(names.iter().all(is_known), "no such workload; --list names them");
     let is_chosen = |workload: &&Workload| {
-        names.is_empty() || names.iter().any(|name| name.eq_ignore_ascii_case(workload.name))
+        names.is_empty() && workload.is_default
+            || names.iter().any(|name| name.eq_ignore_ascii_case(workload.name))
     };
     Ok(ALL.iter().filter(is_chosen).collect())
 }

@@ -5,6 +5,7 @@ use std::{ops::Range, path::Path};
 use anyhow::Result;
 use foyer::{
     BlockEngineConfig, Cache, CacheBuilder, DeviceBuilder, FsDeviceBuilder, HybridCache, HybridCacheBuilder,
+    HybridCachePolicy, LfuConfig, S3FifoConfig,
 };
 use tokio::runtime::{Builder, Runtime};
 
@@ -12,12 +13,26 @@ use super::{
     ram::RamCache,
     store::{Setup, Store, batches},
 };
-use crate::content::{Payload, bytes};
+use crate::{
+    content::{Payload, are_of, bytes},
+    measure::Tally,
+};
 
 struct Ram<V: Payload>(Cache<u64, V>);
 
+/// As it comes, which is by LRU.
 pub fn open_ram<V: Payload>(entries: u64) -> Result<Box<dyn RamCache<V>>> {
     Ok(Box::new(Ram(CacheBuilder::new(entries as usize).build())))
+}
+
+pub fn open_s3fifo<V: Payload>(entries: u64) -> Result<Box<dyn RamCache<V>>> {
+    let builder = CacheBuilder::new(entries as usize).with_eviction_config(S3FifoConfig::default());
+    Ok(Box::new(Ram(builder.build())))
+}
+
+pub fn open_lfu<V: Payload>(entries: u64) -> Result<Box<dyn RamCache<V>>> {
+    let builder = CacheBuilder::new(entries as usize).with_eviction_config(LfuConfig::default());
+    Ok(Box::new(Ram(builder.build())))
 }
 
 impl<V: Payload> RamCache<V> for Ram<V> {
@@ -38,26 +53,62 @@ impl<V: Payload> RamCache<V> for Ram<V> {
     }
 }
 
-/// One look-up at a time: the caller's thread waits for each.
+/// How it is set up.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Tuning {
+    /// As it comes: entries go to the disk when RAM evicts them, and what the queue has no room for is dropped.
+    Default,
+    /// So that nothing is dropped and no old value comes back, if its user does not hurry: entries go to the
+    /// disk at once, the queue is wide, removals are logged.
+    Tuned,
+}
+
 struct Hybrid {
     /// Before the runtime, which its drop needs.
     cache: HybridCache<u64, Vec<u8>>,
     runtime: Runtime,
+    tuning: Tuning,
+    /// How many look-ups are under way at a time.
+    tasks: usize,
 }
 
-/// Tuned so that a burst of inserts is not dropped; all of it is written.
-pub fn open_store(dir: &Path, setup: Setup) -> Result<Box<dyn Store>> {
-    let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    let capacity =
-        (setup.entries as usize * (setup.value_bytes + 64).next_multiple_of(4096) * 2).max(1 << 30);
-    let device = FsDeviceBuilder::new(dir).with_capacity(capacity).build()?;
-    let engine = BlockEngineConfig::new(device)
-        .with_buffer_pool_size(64 << 20)
-        .with_submit_queue_size_threshold(1 << 30);
-    let ram_entries = setup.ram_entries as usize;
-    let builder = HybridCacheBuilder::new().memory(ram_entries).storage().with_engine_config(engine);
-    let cache = runtime.block_on(builder.build())?;
-    Ok(Box::new(Hybrid { cache, runtime }))
+/// Look-ups that are under way at a time, where there is more than one.
+const TASKS: usize = 64;
+
+pub fn open_default(dir: &Path, setup: Setup) -> Result<Box<dyn Store>> {
+    Ok(Box::new(Hybrid::open(dir, setup, Tuning::Default, 1)?))
+}
+
+pub fn open_default_64(dir: &Path, setup: Setup) -> Result<Box<dyn Store>> {
+    Ok(Box::new(Hybrid::open(dir, setup, Tuning::Default, TASKS)?))
+}
+
+pub fn open_tuned(dir: &Path, setup: Setup) -> Result<Box<dyn Store>> {
+    Ok(Box::new(Hybrid::open(dir, setup, Tuning::Tuned, 1)?))
+}
+
+pub fn open_tuned_64(dir: &Path, setup: Setup) -> Result<Box<dyn Store>> {
+    Ok(Box::new(Hybrid::open(dir, setup, Tuning::Tuned, TASKS)?))
+}
+
+impl Hybrid {
+    fn open(dir: &Path, setup: Setup, tuning: Tuning, tasks: usize) -> Result<Hybrid> {
+        let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+        let capacity =
+            (setup.entries as usize * (setup.value_bytes + 64).next_multiple_of(4096) * 2).max(1 << 30);
+        let device = FsDeviceBuilder::new(dir).with_capacity(capacity).build()?;
+        let engine = BlockEngineConfig::new(device);
+        let (policy, engine) = match tuning {
+            Tuning::Default => (HybridCachePolicy::default(), engine),
+            Tuning::Tuned => {
+                let engine = engine.with_buffer_pool_size(64 << 20).with_submit_queue_size_threshold(1 << 30);
+                (HybridCachePolicy::WriteOnInsertion, engine.with_tombstone_log(true))
+            }
+        };
+        let memory = HybridCacheBuilder::new().with_policy(policy).memory(setup.ram_entries as usize);
+        let cache = runtime.block_on(memory.storage().with_engine_config(engine).build())?;
+        Ok(Hybrid { cache, runtime, tuning, tasks })
+    }
 }
 
 impl Store for Hybrid {
@@ -78,7 +129,9 @@ impl Store for Hybrid {
 
     fn flush(&self) -> Result<()> {
         self.runtime.block_on(async {
-            self.cache.flush_if(|_, _| true).await;
+            if self.tuning == Tuning::Default {
+                self.cache.flush_if(|_, _| true).await;
+            }
             self.cache.storage().wait().await;
         });
         Ok(())
@@ -88,13 +141,42 @@ impl Store for Hybrid {
         Ok(self.runtime.block_on(self.cache.close())?)
     }
 
-    /// Waits for the disk now and then, since an insert never does.
+    /// By as many tasks as there are to be, each with its share of the keys.
+    fn check_each(&self, keys: &[u64], version: u64) -> Result<Tally> {
+        let share = |keys: &[u64]| {
+            let (cache, keys) = (self.cache.clone(), keys.to_vec());
+            async move {
+                let mut tally = Tally::default();
+                for key in keys {
+                    let found = cache.get(&key).await?;
+                    tally.count(found.map(|entry| are_of(entry.value(), key, version)));
+                }
+                anyhow::Ok(tally)
+            }
+        };
+        if self.tasks == 1 {
+            return self.runtime.block_on(share(keys));
+        }
+        let shares = keys.chunks(keys.len().div_ceil(self.tasks).max(1)).map(share);
+        let tasks: Vec<_> = shares.map(|share| self.runtime.spawn(share)).collect();
+        self.runtime.block_on(async {
+            let mut tally = Tally::default();
+            for task in tasks {
+                tally = tally.add(task.await??);
+            }
+            Ok(tally)
+        })
+    }
+
+    /// Waits for the disk now and then where it is tuned, since an insert never does.
     fn insert_each(&self, keys: Range<u64>, version: u64, value_bytes: usize) -> Result<()> {
         for batch in batches(keys) {
             for key in batch {
                 self.cache.insert(key, bytes(key, version, value_bytes));
             }
-            self.runtime.block_on(self.cache.storage().wait());
+            if self.tuning == Tuning::Tuned {
+                self.runtime.block_on(self.cache.storage().wait());
+            }
         }
         Ok(())
     }

@@ -15,31 +15,48 @@ use crate::{
 struct Lmdb {
     env: Env,
     database: Database<Bytes, Bytes>,
-    keeps_transaction: bool,
+    access: Access,
+}
+
+/// How it is read and written.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Access {
+    /// A read transaction for each look-up.
+    Short,
+    /// One for a thousand look-ups or more.
+    Kept,
+    /// Short, and writes go to the map in place of the file.
+    Map,
 }
 
 pub fn open(dir: &Path, setup: Setup) -> Result<Box<dyn Store>> {
-    Ok(Box::new(Lmdb::open(dir, setup, false)?))
+    Ok(Box::new(Lmdb::open(dir, setup, Access::Short)?))
 }
 
 pub fn open_kept(dir: &Path, setup: Setup) -> Result<Box<dyn Store>> {
-    Ok(Box::new(Lmdb::open(dir, setup, true)?))
+    Ok(Box::new(Lmdb::open(dir, setup, Access::Kept)?))
+}
+
+pub fn open_map(dir: &Path, setup: Setup) -> Result<Box<dyn Store>> {
+    Ok(Box::new(Lmdb::open(dir, setup, Access::Map)?))
 }
 
 impl Lmdb {
-    fn open(dir: &Path, setup: Setup, keeps_transaction: bool) -> Result<Lmdb> {
+    fn open(dir: &Path, setup: Setup, access: Access) -> Result<Lmdb> {
+        let flags =
+            if access == Access::Map { EnvFlags::NO_SYNC | EnvFlags::WRITE_MAP } else { EnvFlags::NO_SYNC };
         let mut options = EnvOpenOptions::new();
         options.map_size((setup.total_bytes() as usize * 4 + (1 << 30)).next_multiple_of(1 << 20));
         // SAFETY: without a sync a crash of the machine may damage the files, and heed then reads
         // garbage; they are scratch of this program, which does not outlive the machine.
-        unsafe { options.flags(EnvFlags::NO_SYNC) };
+        unsafe { options.flags(flags) };
         // SAFETY: the directory is new or was made by this function, nothing else writes to it, and
         // no process opens it twice at once.
         let env = unsafe { options.open(dir) }?;
         let mut transaction = env.write_txn()?;
         let database = env.create_database(&mut transaction, None)?;
         transaction.commit()?;
-        Ok(Lmdb { env, database, keeps_transaction })
+        Ok(Lmdb { env, database, access })
     }
 }
 
@@ -74,7 +91,7 @@ impl Store for Lmdb {
 
     fn check_each(&self, keys: &[u64], version: u64) -> Result<Tally> {
         let mut tally = Tally::default();
-        if !self.keeps_transaction {
+        if self.access != Access::Kept {
             for &key in keys {
                 tally.count(self.check(key, version)?);
             }

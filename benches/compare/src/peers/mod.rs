@@ -10,6 +10,7 @@ mod embercache;
 mod fjall;
 mod foyer;
 mod lmdb;
+mod lru;
 mod moka;
 mod quick_cache;
 mod redb;

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use super::{dashmap, embercache, foyer, moka, quick_cache, rwlock_map};
+use super::{dashmap, embercache, foyer, lru, moka, quick_cache, rwlock_map};
 use crate::{content::Payload, measure::Tally};
 
 /// A cache in RAM, shared by threads.
@@ -67,7 +67,16 @@ pub fn caches<V: Payload>() -> Vec<(&'static str, OpenRam<V>)> {
         ("quick_cache", quick_cache::open),
         ("moka", moka::open),
         ("foyer", foyer::open_ram),
+        ("lru_mutex", lru::open),
     ]
+}
+
+/// The caches again with their other policies, where the policy is asked for.
+pub fn policies<V: Payload>() -> Vec<(&'static str, OpenRam<V>)> {
+    let mut peers = caches();
+    peers.push(("foyer_s3fifo", foyer::open_s3fifo));
+    peers.push(("foyer_lfu", foyer::open_lfu));
+    peers
 }
 
 /// Maps that never evict: what would be possible. A star marks them in the table.

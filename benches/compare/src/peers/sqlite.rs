@@ -52,7 +52,10 @@ fn connect(path: &Path) -> Result<Connection> {
 
 fn get(connection: &Connection, key: u64, read: &mut dyn FnMut(&[u8])) -> Result<bool> {
     let mut statement = connection.prepare_cached(GET)?;
-    let lend = |row: &rusqlite::Row<'_>| Ok(read(row.get_ref(0)?.as_bytes()?));
+    let lend = |row: &rusqlite::Row<'_>| {
+        read(row.get_ref(0)?.as_bytes()?);
+        Ok(())
+    };
     Ok(statement.query_row([key_bytes(key)], lend).optional()?.is_some())
 }
 

@@ -81,24 +81,38 @@ pub fn batches(keys: Range<u64>) -> impl Iterator<Item = Range<u64>> {
     keys.step_by(BATCH).map(move |start| start..(start + BATCH as u64).min(end))
 }
 
-/// 16 bytes, in the order of the numbers.
-pub fn key_bytes(key: u64) -> [u8; 16] {
+pub const KEY_BYTES: u64 = 16;
+
+/// In the order of the numbers.
+pub fn key_bytes(key: u64) -> [u8; KEY_BYTES as usize] {
     u128::from(key).to_be_bytes()
 }
 
 /// Opens a store in a directory, new or not.
 pub type OpenStore = fn(&Path, Setup) -> Result<Box<dyn Store>>;
 
-/// The stores. LMDB is there twice: with a read transaction for each look-up, and with a kept one.
+/// The stores.
 pub fn stores() -> Vec<(&'static str, OpenStore)> {
     vec![
         ("embercache", embercache::open_store as OpenStore),
         ("lmdb", lmdb::open),
-        ("lmdb_kept", lmdb::open_kept),
+        ("lmdb_map", lmdb::open_map),
         ("redb", redb::open),
         ("fjall", fjall::open),
         ("sqlite", sqlite::open),
         ("sled", sled::open),
-        ("foyer", foyer::open_store),
+        ("foyer", foyer::open_default),
+        ("foyer_tuned", foyer::open_tuned),
     ]
+}
+
+/// The stores, and again those that are read in another way: LMDB by one transaction that is kept, foyer by
+/// many tasks.
+pub fn readers() -> Vec<(&'static str, OpenStore)> {
+    let written_alike = |(name, _): &(&str, OpenStore)| *name != "lmdb_map";
+    let mut peers: Vec<_> = stores().into_iter().filter(written_alike).collect();
+    peers.push(("lmdb_kept", lmdb::open_kept));
+    peers.push(("foyer_64", foyer::open_default_64));
+    peers.push(("foyer_tuned_64", foyer::open_tuned_64));
+    peers
 }

@@ -1,26 +1,54 @@
-//! W5: inserts until all of it is flushed, into a new directory, and what that writes.
+//! W5: inserts until all of it is flushed, into a new directory, and what that writes; and how long one
+//! insert takes while RAM is full and each of them pushes another to the disk. Nothing may be dropped.
 
-use anyhow::{Result, ensure};
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
 
+use anyhow::Result;
+
+use super::ensure_kept;
 use crate::{
-    measure::{Sample, time, written_bytes},
-    peers::store::{OpenStore, Setup, stores},
+    content::{fill, shuffled},
+    measure::{Latencies, Sample, time, written_bytes},
+    peers::store::{KEY_BYTES, OpenStore, Setup, stores},
     runner::{Contest, Runner, Target},
 };
 
+/// A case and its targets.
+struct Case {
+    setup: Setup,
+    times: f64,
+    written: f64,
+}
+
 pub fn run(runner: &mut Runner) -> Result<()> {
-    let (pages, rows) = (runner.scale.pick(16_384, 65_536), runner.scale.pick(100_000, 500_000));
-    for (entries, value_bytes, times) in [(pages, 4096, 2.5), (rows, 200, 4.0)] {
-        let setup = Setup { entries, value_bytes, ram_entries: (32 << 20) / value_bytes as u64 };
-        let field = runner.prepare(stores(), |&open| Ok(open));
-        let contest = Contest::new("W5", format!("insert until flushed, {value_bytes} B"), "ns/entry")
-            .target(Target::TimesBest(times));
-        runner.contest(&contest, &field, |&open| insert(open, setup))?;
+    let (pages, rows) = (runner.scale.pick(8_192, 65_536), runner.scale.pick(50_000, 500_000));
+    let setup = |entries, value_bytes| Setup { entries, value_bytes, ram_entries: entries / 8 };
+    let cases = [
+        Case { setup: setup(pages, 4096), times: 2.5, written: 1.03 },
+        Case { setup: setup(rows, 200), times: 4.0, written: 1.3 },
+    ];
+    for case in cases {
+        flush(runner, &case)?;
+        latency(runner, case.setup)?;
     }
     Ok(())
 }
 
-fn insert(open: OpenStore, setup: Setup) -> Result<Sample> {
+fn flush(runner: &mut Runner, case: &Case) -> Result<()> {
+    let field = runner.prepare(stores(), |&open| Ok(open));
+    let what = format!("insert until flushed, {} B", case.setup.value_bytes);
+    let contest = Contest::new("W5", what, "ns/entry")
+        .target(Target::TimesBest(case.times))
+        .target(Target::FigureAtMost("written a byte", case.written))
+        .repetitions(runner.scale.pick(2, 3));
+    let limit = runner.scale.limit();
+    runner.contest(&contest, &field, |&open, _| insert_all(open, case.setup, limit))
+}
+
+fn insert_all(open: OpenStore, setup: Setup, limit: Duration) -> Result<Sample> {
     let dir = tempfile::tempdir()?;
     let store = open(dir.path(), setup)?;
     let before = written_bytes()?;
@@ -29,11 +57,44 @@ fn insert(open: OpenStore, setup: Setup) -> Result<Sample> {
         store.flush()
     });
     result?;
-    let written = (written_bytes()? - before) as f64 / setup.total_bytes() as f64;
-    for key in [0, setup.entries / 2, setup.entries - 1] {
-        ensure!(store.check(key, 0)? == Some(true), "key {key} is wrong or gone");
-    }
+    let written = written_bytes()? - before;
+    ensure_kept(&*store, &shuffled(setup.entries), limit)?;
     store.close()?;
-    let mb_per_s = setup.total_bytes() as f64 / 1e6 / took.wall.as_secs_f64();
-    Ok(took.per_op(setup.entries).with("MB/s", mb_per_s).with("written a byte", written))
+    let given = (setup.total_bytes() + setup.entries * KEY_BYTES) as f64;
+    let mb_per_s = given / 1e6 / took.wall.as_secs_f64();
+    Ok(took.per_op(setup.entries).with("MB/s", mb_per_s).with("written a byte", written as f64 / given))
+}
+
+fn latency(runner: &mut Runner, setup: Setup) -> Result<()> {
+    let field = runner.prepare(stores(), |&open| Ok(open));
+    let what = format!("p99.9 of an insert while spilling, {} B, 1 thread", setup.value_bytes);
+    let contest =
+        Contest::new("W5", what, "ns").target(Target::AtMost(50_000.0)).repetitions(runner.scale.pick(2, 3));
+    let limit = runner.scale.limit();
+    runner.contest(&contest, &field, |&open, _| {
+        let dir = tempfile::tempdir()?;
+        insert_singly(open, dir.path(), setup, limit)
+    })
+}
+
+/// One insert after the other, each for itself, into a store whose RAM is full when the clock starts.
+fn insert_singly(open: OpenStore, dir: &Path, setup: Setup, limit: Duration) -> Result<Sample> {
+    let store = open(dir, setup)?;
+    store.insert_each(0..setup.ram_entries, 0, setup.value_bytes)?;
+    let mut value = vec![0; setup.value_bytes];
+    let (mut took, start) = (Vec::new(), Instant::now());
+    for key in setup.ram_entries..setup.entries {
+        fill(&mut value, key, 0);
+        let begun = Instant::now();
+        store.insert(key, &value)?;
+        took.push(begun.elapsed().as_nanos() as u64);
+        if begun.duration_since(start) >= limit {
+            break;
+        }
+    }
+    store.flush()?;
+    let inserted = setup.ram_entries + took.len() as u64;
+    ensure_kept(&*store, &shuffled(inserted), limit)?;
+    store.close()?;
+    Ok(Latencies::new(took)?.sample())
 }
