@@ -21,7 +21,6 @@ use crate::{
     },
 };
 
-const RAM_KEYS: u64 = 1_000_000;
 const VALUE_BYTES: usize = 200;
 /// One key in so many is overwritten after the flush, and another removed.
 const CHANGED: u64 = 100;
@@ -75,9 +74,9 @@ fn spawn(args: &[&str]) -> Result<Child> {
 pub fn run(args: &[String]) -> Result<()> {
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     let sample = match args[..] {
-        ["ram-entry", peer, "u64"] => ram_entry::<u64>(peer)?,
-        ["ram-entry", peer, "Arc"] => ram_entry::<Arc<[u8]>>(peer)?,
-        ["ram-entry", peer, "array"] => ram_entry::<[u8; 100]>(peer)?,
+        ["ram-entry", peer, "u64", keys] => ram_entry::<u64>(peer, keys.parse()?)?,
+        ["ram-entry", peer, "Arc", keys] => ram_entry::<Arc<[u8]>>(peer, keys.parse()?)?,
+        ["ram-entry", peer, "array", keys] => ram_entry::<[u8; 100]>(peer, keys.parse()?)?,
         ["fill", peer, dir, entries] => {
             fill(peer, Path::new(dir), entries.parse()?)?.close()?;
             Sample::of(0.0)
@@ -97,13 +96,13 @@ pub fn run(args: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// Anonymous memory an entry beyond its payload, with a million entries in a cache made for them.
-fn ram_entry<V: Payload>(peer: &str) -> Result<Sample> {
+/// Anonymous memory an entry beyond its payload, of a cache that is filled with as many as it was made for.
+fn ram_entry<V: Payload>(peer: &str, keys: u64) -> Result<Sample> {
     let mut peers = caches::<V>().into_iter().chain(references());
     let (_, open) = peers.find(|(name, _)| *name == peer).context("no such peer")?;
     let before = anonymous_bytes()?;
-    let cache = open(RAM_KEYS)?;
-    cache.insert_each(0..RAM_KEYS);
+    let cache = open(keys)?;
+    cache.insert_each(0..keys);
     let entries = cache.len();
     let grown = anonymous_bytes()?.saturating_sub(before);
     let beyond = grown as f64 / entries as f64 - V::PAYLOAD_BYTES as f64;

@@ -146,6 +146,11 @@ impl Zipf {
         self.key_of_rank[rank.min(self.key_of_rank.len() - 1)]
     }
 
+    /// All keys, the most probable first.
+    pub fn by_rank(&self) -> &[u64] {
+        &self.key_of_rank
+    }
+
     /// The next `len` keys.
     pub fn take(&mut self, len: usize) -> Vec<u64> {
         (0..len).map(|_| self.next_key()).collect()

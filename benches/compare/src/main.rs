@@ -2,6 +2,7 @@
 
 mod child;
 mod content;
+mod database;
 mod machine;
 mod measure;
 mod peers;
@@ -10,8 +11,10 @@ mod runner;
 mod workloads;
 
 use std::{
+    panic,
     path::{Path, PathBuf},
     process::ExitCode,
+    thread,
     time::{SystemTime, UNIX_EPOCH},
 };
 
@@ -68,6 +71,7 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> Result<()> {
+    panic::set_hook(Box::new(|panic| eprintln!("panic in {:?}: {panic}", thread::current().name())));
     if let Some(Task::Child { args }) = cli.task {
         return child::run(&args);
     }

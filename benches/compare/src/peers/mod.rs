@@ -2,6 +2,7 @@
 //!
 //! The loops over many keys are methods of the traits, so that the calls in them are not virtual.
 
+pub mod aside;
 pub mod ram;
 pub mod store;
 
@@ -15,5 +16,6 @@ mod moka;
 mod quick_cache;
 mod redb;
 mod rwlock_map;
+mod server;
 mod sled;
 mod sqlite;

@@ -7,6 +7,7 @@ mod w4_disk_hit;
 mod w5_flush;
 mod w6_reopen;
 mod w7_index;
+mod w8_aside;
 
 use std::time::Duration;
 
@@ -42,6 +43,7 @@ pub const ALL: &[Workload] = &[
         ..Workload::new("W6-10M", "the same with 10 M entries, embercache alone", w6_reopen::run_10m)
     },
     Workload::new("W7", "RAM a disk entry", w7_index::run),
+    Workload::new("W8", "cache-aside over SQLite, and after a restart over a slow database", w8_aside::run),
 ];
 
 /// An error if one of `keys` is gone or wrong, by as many of them as there is time to read.
