@@ -33,7 +33,7 @@ fn numbers(runner: &mut Runner, keys: &[u64]) -> Result<()> {
         runner.contest(&contest, &field, |cache, _| hits(cache, keys, threads, limit, RamCache::get_each))?;
     }
     // So many that starting the threads takes no part worth mentioning.
-    let hot = vec![keys[0]; 2_000_000];
+    let hot = vec![keys[0]; runner.scale.pick(500_000, 2_000_000)];
     let contest = Contest::new("W1", "one hot key, u64 to u64, 2 threads against 1", "of 1 thread's time")
         .target(Target::FigureAtLeast("scaling", 1.9));
     runner.contest(&contest, &field, |cache, _| {

@@ -49,7 +49,7 @@ struct Served {
 }
 
 pub fn run(runner: &mut Runner) -> Result<()> {
-    let products = runner.scale.pick(50_000, 1_000_000);
+    let products = runner.scale.pick(20_000, 1_000_000);
     let mut zipf = Zipf::new(products, 0.99, 2);
     let shops = shops(runner, products, &mut zipf)?;
     runner.settle();
@@ -78,7 +78,7 @@ fn shops(runner: &Runner, products: u64, zipf: &mut Zipf) -> Result<Vec<Entrant<
     // The best sellers first: a peer that is too slow to load all lacks those that are asked for least.
     let all = zipf.by_rank().to_vec();
     let some = zipf.take(products as usize / 4);
-    let patience = runner.scale.pick(Duration::from_secs(1), Duration::from_secs(12));
+    let patience = runner.scale.pick(Duration::from_secs(3), Duration::from_secs(40));
     Ok(runner.prepare(sites(), |prepare| {
         let closed = Closed::new(*prepare, &built, products)?;
         let cache = (closed.site)()?;
