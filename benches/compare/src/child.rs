@@ -17,7 +17,7 @@ use crate::{
     measure::{Sample, anonymous_bytes},
     peers::{
         ram::{caches, references},
-        store::{OpenStore, Setup, Store, stores},
+        store::{OpenStore, Setup, Store, restarted},
     },
 };
 
@@ -206,7 +206,7 @@ impl Audit {
 }
 
 fn opener(peer: &str) -> Result<OpenStore> {
-    let found = stores().into_iter().find(|(name, _)| *name == peer);
+    let found = restarted().into_iter().find(|(name, _)| *name == peer);
     Ok(found.context("no such peer")?.1)
 }
 

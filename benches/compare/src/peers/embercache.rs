@@ -9,7 +9,7 @@ use super::{
     ram::RamCache,
     store::{Setup, Store},
 };
-use crate::content::Payload;
+use crate::{content::Payload, measure::Tally};
 
 struct Ram<V: Payload>(Cache<u64, V>);
 
@@ -32,6 +32,40 @@ impl<V: Payload> RamCache<V> for Ram<V> {
 
     fn check(&self, key: u64) -> Option<bool> {
         self.0.get_with(&key, |value| value.is_of(key))
+    }
+}
+
+/// The same, looked up by batches.
+struct Batched<V: Payload>(Ram<V>);
+
+/// Keys in a batch.
+const BATCH: usize = 16;
+
+pub fn open_batched<V: Payload>(entries: u64) -> Result<Box<dyn RamCache<V>>> {
+    Ok(Box::new(Batched(Ram(Cache::in_memory().ram_entries(entries).open()?))))
+}
+
+impl<V: Payload> RamCache<V> for Batched<V> {
+    fn get(&self, key: u64) -> Option<V> {
+        self.0.get(key)
+    }
+
+    fn insert(&self, key: u64, value: V) {
+        self.0.insert(key, value);
+    }
+
+    fn len(&self) -> u64 {
+        self.0.len()
+    }
+
+    fn get_each(&self, keys: &[u64]) -> Tally {
+        let mut tally = Tally::default();
+        for batch in keys.chunks(BATCH) {
+            for (&key, found) in batch.iter().zip(self.0.0.get_many(batch)) {
+                tally.count(found.map(|value| value.is_of(key)));
+            }
+        }
+        tally
     }
 }
 

@@ -79,6 +79,11 @@ pub fn policies<V: Payload>() -> Vec<(&'static str, OpenRam<V>)> {
     peers
 }
 
+/// Ours, looked up by batches, and one by one.
+pub fn batched<V: Payload>() -> Vec<(&'static str, OpenRam<V>)> {
+    vec![("embercache", embercache::open_batched::<V>), ("embercache_get", embercache::open_ram)]
+}
+
 /// Maps that never evict: what would be possible. A star marks them in the table.
 pub fn references<V: Payload>() -> Vec<(&'static str, OpenRam<V>)> {
     vec![("dashmap*", dashmap::open::<V>), ("rwlock_map*", rwlock_map::open)]

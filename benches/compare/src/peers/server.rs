@@ -3,6 +3,7 @@
 use std::{
     io::{BufRead, BufReader, Read, Write},
     net::{TcpListener, TcpStream},
+    ops::Range,
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -13,6 +14,9 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 use parking_lot::Mutex;
+
+use super::store::{Setup, Store, batches};
+use crate::content::bytes;
 
 /// How long a server may take until it answers.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -49,9 +53,26 @@ impl Server {
             Transport::Unix => Address::Socket(dir.join("socket")),
         };
         let mut command = match kind {
-            Kind::Redis => redis(&address, dir, memory_mib),
-            Kind::Memcached => memcached(&address, memory_mib),
+            Kind::Redis => redis(&address, dir),
+            Kind::Memcached => memcached(&address),
         };
+        match kind {
+            Kind::Redis => command.args(["--maxmemory", &format!("{memory_mib}mb")]),
+            Kind::Memcached => command.args(["-m", &memory_mib.to_string()]),
+        };
+        Server::run(kind, address, command)
+    }
+
+    /// Starts a Redis that loads what the one before has saved in `dir`, and is killed when this process is.
+    fn restart(dir: &Path) -> Result<Server> {
+        let address = Address::Socket(dir.join("socket"));
+        let redis = redis(&address, dir);
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL"]).arg(redis.get_program()).args(redis.get_args());
+        Server::run(Kind::Redis, address, command)
+    }
+
+    fn run(kind: Kind, address: Address, mut command: Command) -> Result<Server> {
         let process = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
         let process = process.with_context(|| format!("SKIPPED, {} cannot be run", binary(kind)))?;
         let mut server = Server { kind, address, process };
@@ -75,12 +96,12 @@ impl Server {
     /// Until it answers.
     fn wait(&mut self) -> Result<()> {
         let end = Instant::now() + PATIENCE;
-        while !self.connect().and_then(|mut client| client.get(0, &mut |_| {})).is_ok_and(|found| !found) {
+        while self.connect().and_then(|mut client| client.get(0, &mut |_| {})).is_err() {
             ensure!(Instant::now() < end, "{} does not answer", binary(self.kind));
             if let Some(status) = self.process.try_wait()? {
                 bail!("{} ended at once: {status}", binary(self.kind));
             }
-            thread::sleep(Duration::from_millis(10));
+            thread::sleep(Duration::from_millis(1));
         }
         Ok(())
     }
@@ -88,7 +109,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // It keeps nothing, so it needs no other end. Both fail only if it has ended before.
+        // What it was to keep it has saved. Both fail only if it has ended before.
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
@@ -101,25 +122,25 @@ fn binary(kind: Kind) -> &'static str {
     }
 }
 
-fn redis(address: &Address, dir: &Path, memory_mib: u64) -> Command {
+/// One that writes to the disk only when it is told to.
+fn redis(address: &Address, dir: &Path) -> Command {
     let mut command = Command::new(binary(Kind::Redis));
     match address {
         Address::Port(port) => command.args(["--bind", "127.0.0.1", "--port", &port.to_string()]),
         Address::Socket(path) => command.args(["--port", "0", "--unixsocket"]).arg(path),
     };
-    command.args(["--save", "", "--appendonly", "no", "--maxmemory-policy", "allkeys-lru"]);
-    command.args(["--maxmemory", &format!("{memory_mib}mb")]).arg("--dir").arg(dir);
+    command.args(["--save", "", "--appendonly", "no", "--maxmemory-policy", "allkeys-lru", "--dir"]).arg(dir);
     command
 }
 
-fn memcached(address: &Address, memory_mib: u64) -> Command {
+fn memcached(address: &Address) -> Command {
     let mut command = Command::new(binary(Kind::Memcached));
     match address {
         Address::Port(port) => command.args(["-l", "127.0.0.1", "-p", &port.to_string()]),
         Address::Socket(path) => command.arg("-s").arg(path),
     };
     // As root it wants to be told as whom to run; it ignores that as anybody else.
-    command.args(["-u", "root", "-t", "2", "-m", &memory_mib.to_string()]);
+    command.args(["-u", "root", "-t", "2"]);
     command
 }
 
@@ -161,8 +182,7 @@ impl Client {
         let len = value.len();
         match self.kind {
             Kind::Redis => {
-                let head = format!("*3\r\n$3\r\nSET\r\n$16\r\n{key:016x}\r\n${len}\r\n");
-                self.send(&[head.as_bytes(), value, b"\r\n"])?;
+                self.send(&[redis_set(key, len).as_bytes(), value, b"\r\n"])?;
                 self.expect(&["+OK"])
             }
             Kind::Memcached => {
@@ -185,6 +205,12 @@ impl Client {
         }
     }
 
+    /// A Redis command of one word.
+    fn command(&mut self, word: &str) -> Result<()> {
+        self.send(&[word.as_bytes(), b"\r\n"])?;
+        self.expect(&["+OK"])
+    }
+
     /// By one write, so that it is one packet.
     fn send(&mut self, parts: &[&[u8]]) -> Result<()> {
         Ok(self.stream.get_mut().write_all(&parts.concat())?)
@@ -201,6 +227,11 @@ impl Client {
         ensure!(answers.contains(&line.as_str()), "the answer was {line}");
         Ok(())
     }
+}
+
+/// What goes before the value of this length.
+fn redis_set(key: u64, len: usize) -> String {
+    format!("*3\r\n$3\r\nSET\r\n$16\r\n{key:016x}\r\n${len}\r\n")
 }
 
 /// A connection for each thread that wants one at the same time.
@@ -223,6 +254,59 @@ impl Clients {
         let result = work(&mut client)?;
         self.idle.lock().push(client);
         Ok(result)
+    }
+}
+
+/// Redis as a store that is opened and closed: its snapshot is what survives.
+struct Redis {
+    clients: Clients,
+    server: Arc<Server>,
+}
+
+pub fn open_redis(dir: &Path, _setup: Setup) -> Result<Box<dyn Store>> {
+    let server = Arc::new(Server::restart(dir)?);
+    Ok(Box::new(Redis { clients: Clients::new(Arc::clone(&server)), server }))
+}
+
+impl Store for Redis {
+    fn get(&self, key: u64, read: &mut dyn FnMut(&[u8])) -> Result<bool> {
+        self.clients.with(|client| client.get(key, read))
+    }
+
+    fn insert(&self, key: u64, value: &[u8]) -> Result<()> {
+        self.clients.with(|client| client.set(key, value))
+    }
+
+    fn remove(&self, key: u64) -> Result<()> {
+        self.clients.with(|client| client.delete(key))
+    }
+
+    fn flush(&self) -> Result<()> {
+        self.clients.with(|client| client.command("SAVE"))
+    }
+
+    fn close(self: Box<Self>) -> Result<()> {
+        self.flush()?;
+        drop(self.clients);
+        drop(self.server);
+        Ok(())
+    }
+
+    /// By pipelines.
+    fn insert_each(&self, keys: Range<u64>, version: u64, value_bytes: usize) -> Result<()> {
+        self.clients.with(|client| {
+            for batch in batches(keys) {
+                let mut requests = Vec::new();
+                for key in batch.clone() {
+                    requests.extend_from_slice(redis_set(key, value_bytes).as_bytes());
+                    requests.extend_from_slice(&bytes(key, version, value_bytes));
+                    requests.extend_from_slice(b"\r\n");
+                }
+                client.send(&[&requests])?;
+                batch.into_iter().try_for_each(|_| client.expect(&["+OK"]))?;
+            }
+            Ok(())
+        })
     }
 }
 
@@ -251,6 +335,23 @@ mod tests {
         clients.with(|client| client.delete(1)).unwrap();
         clients.with(|client| client.delete(1)).unwrap();
         assert_eq!((get(1), get(2)), (None, Some(Vec::new())));
+    }
+
+    #[test]
+    fn a_store_of_redis_comes_back_with_what_it_saved() {
+        let dir = tempfile::tempdir().unwrap();
+        let setup = Setup { entries: 2_000, value_bytes: 200, ram_entries: 0 };
+        let open = || match open_redis(dir.path(), setup) {
+            Ok(store) => Some(store),
+            Err(error) if format!("{error:#}").starts_with("SKIPPED") => None,
+            Err(error) => panic!("{error:#}"),
+        };
+        let Some(store) = open() else { return eprintln!("SKIPPED, it is not installed") };
+        store.insert_each(0..2_000, 0, 200).unwrap();
+        store.remove(7).unwrap();
+        store.close().unwrap();
+        let store = open().unwrap();
+        assert_eq!((store.check(1_999, 0).unwrap(), store.check(7, 0).unwrap()), (Some(true), None));
     }
 
     #[test]

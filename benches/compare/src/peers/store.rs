@@ -4,7 +4,7 @@ use std::{ops::Range, path::Path};
 
 use anyhow::Result;
 
-use super::{embercache, fjall, foyer, lmdb, redb, sled, sqlite};
+use super::{embercache, fjall, foyer, lmdb, redb, server, sled, sqlite};
 use crate::{
     content::{are_of, fill},
     measure::Tally,
@@ -104,6 +104,13 @@ pub fn stores() -> Vec<(&'static str, OpenStore)> {
         ("foyer", foyer::open_default),
         ("foyer_tuned", foyer::open_tuned),
     ]
+}
+
+/// The stores, and Redis, whose memory is another process'.
+pub fn restarted() -> Vec<(&'static str, OpenStore)> {
+    let mut peers = stores();
+    peers.push(("redis", server::open_redis));
+    peers
 }
 
 /// The stores, and again those that are read in another way: LMDB by one transaction that is kept, foyer by

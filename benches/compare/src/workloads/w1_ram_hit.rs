@@ -8,7 +8,7 @@ use crate::{
     child,
     content::{Payload, Zipf},
     measure::{Sample, Tally, time_threads, within},
-    peers::ram::{OpenRam, RamCache, caches, references},
+    peers::ram::{OpenRam, RamCache, batched, caches, references},
     runner::{Contest, Entrant, Runner, Target},
 };
 
@@ -21,12 +21,13 @@ type Ram<V> = Box<dyn RamCache<V>>;
 pub fn run(runner: &mut Runner) -> Result<()> {
     let keys = Zipf::new(KEYS, 0.99, 0).take(runner.scale.pick(200_000, 2_000_000));
     numbers(runner, &keys)?;
+    batches(runner, &keys)?;
     blobs(runner, &keys)?;
     memory(runner)
 }
 
 fn numbers(runner: &mut Runner, keys: &[u64]) -> Result<()> {
-    let field = fill::<u64>(runner);
+    let field = fill(runner, peers::<u64>());
     let limit = runner.scale.limit();
     for (threads, times) in [(1, 1.8), (2, 1.8), (4, 2.0)] {
         let contest = contest(format!("get, u64 to u64, {threads} thread(s)"), times);
@@ -43,8 +44,17 @@ fn numbers(runner: &mut Runner, keys: &[u64]) -> Result<()> {
     })
 }
 
+/// Against ours looked up one by one: no peer has such a look-up.
+fn batches(runner: &mut Runner, keys: &[u64]) -> Result<()> {
+    let field = fill(runner, batched::<u64>());
+    let contest = Contest::new("W1", "get_many of 16, u64 to u64, 1 thread(s)", "ns/op")
+        .target(Target::Times(2.5, "embercache_get"));
+    let limit = runner.scale.limit();
+    runner.contest(&contest, &field, |cache, _| hits(cache, keys, 1, limit, RamCache::get_each))
+}
+
 fn blobs(runner: &mut Runner, keys: &[u64]) -> Result<()> {
-    let field = fill::<Arc<[u8]>>(runner);
+    let field = fill(runner, peers::<Arc<[u8]>>());
     let limit = runner.scale.limit();
     for threads in [1, 2] {
         let lent = contest(format!("get_with, u64 to 100 B, {threads} thread(s)"), 1.7);
@@ -59,8 +69,8 @@ fn contest(what: String, times: f64) -> Contest {
     Contest::new("W1", what, "ns/op").target(Target::Times(times, "quick_cache"))
 }
 
-fn fill<V: Payload>(runner: &Runner) -> Vec<Entrant<Ram<V>>> {
-    runner.prepare(peers::<V>(), |open| {
+fn fill<V: Payload>(runner: &Runner, peers: Vec<(&'static str, OpenRam<V>)>) -> Vec<Entrant<Ram<V>>> {
+    runner.prepare(peers, |open| {
         let cache = open(CAPACITY)?;
         cache.insert_each(0..KEYS);
         ensure!(cache.len() == KEYS, "only {} of {KEYS} fit", cache.len());

@@ -7,14 +7,14 @@ use tempfile::TempDir;
 use crate::{
     child,
     measure::Sample,
-    peers::store::stores,
+    peers::store::restarted,
     runner::{Contest, Runner, Target},
 };
 
 /// The peers' share of a million.
 pub fn run(runner: &mut Runner) -> Result<()> {
     let entries = runner.scale.pick(50_000, 1_000_000);
-    let names = stores().into_iter().map(|(name, _)| name).collect();
+    let names = restarted().into_iter().map(|(name, _)| name).collect();
     reopen(runner, names, entries, [5.0, 300.0])
 }
 
