@@ -15,6 +15,8 @@ mod lru;
 mod moka;
 mod quick_cache;
 mod redb;
+#[cfg(feature = "rocksdb")]
+mod rocksdb;
 mod rwlock_map;
 mod server;
 mod sled;

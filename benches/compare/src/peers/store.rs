@@ -103,6 +103,8 @@ pub fn stores() -> Vec<(&'static str, OpenStore)> {
         ("sled", sled::open),
         ("foyer", foyer::open_default),
         ("foyer_tuned", foyer::open_tuned),
+        #[cfg(feature = "rocksdb")]
+        ("rocksdb", super::rocksdb::open),
     ]
 }
 
@@ -113,12 +115,14 @@ pub fn restarted() -> Vec<(&'static str, OpenStore)> {
     peers
 }
 
-/// The stores, and again those that are read in another way: LMDB by one transaction that is kept, foyer by
-/// many tasks.
+/// The stores, and again those that are read in another way: LMDB by one transaction that is kept, RocksDB
+/// through maps, foyer by many tasks.
 pub fn readers() -> Vec<(&'static str, OpenStore)> {
     let written_alike = |(name, _): &(&str, OpenStore)| *name != "lmdb_map";
     let mut peers: Vec<_> = stores().into_iter().filter(written_alike).collect();
     peers.push(("lmdb_kept", lmdb::open_kept));
+    #[cfg(feature = "rocksdb")]
+    peers.push(("rocksdb_mmap", super::rocksdb::open_mmap));
     peers.push(("foyer_64", foyer::open_default_64));
     peers.push(("foyer_tuned_64", foyer::open_tuned_64));
     peers

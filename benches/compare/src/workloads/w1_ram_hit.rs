@@ -19,7 +19,7 @@ const CAPACITY: u64 = KEYS * 13 / 10;
 type Ram<V> = Box<dyn RamCache<V>>;
 
 pub fn run(runner: &mut Runner) -> Result<()> {
-    let keys = Zipf::new(KEYS, 0.99, 0).take(runner.scale.pick(200_000, 2_000_000));
+    let keys = Zipf::new(KEYS, 0.99, 0).take(runner.scale.pick(200_000, 1_000_000));
     numbers(runner, &keys)?;
     batches(runner, &keys)?;
     blobs(runner, &keys)?;
