@@ -36,6 +36,17 @@ pub enum Contestant {
     FoyerFifo,
 }
 
+/// Those that a single trace is played by, unless others are named.
+pub const OF_EACH_KIND: [Contestant; 7] = [
+    Contestant::Embercache,
+    Contestant::Fifo,
+    Contestant::Lru,
+    Contestant::S3Fifo,
+    Contestant::QuickCache,
+    Contestant::Moka,
+    Contestant::Foyer,
+];
+
 /// Those of RAM alone, which the recipe compares; FIFO is what all are measured by.
 pub const OF_RAM: [Contestant; 11] = [
     Contestant::Embercache,

@@ -33,8 +33,8 @@ struct Arguments {
     /// Sizes of the cache: shares of the distinct keys (with --bytes, of their bytes), or numbers.
     #[arg(long, value_delimiter = ',', default_value = "0.1%,1%,5%,10%,25%")]
     sizes: Vec<Size>,
-    /// Who plays.
-    #[arg(long, value_delimiter = ',', default_value = "embercache,fifo,lru,s3-fifo,quick-cache,moka,foyer")]
+    /// Who plays. Without it, one of each kind; with --recipe, all of RAM alone.
+    #[arg(long, value_delimiter = ',')]
     caches: Vec<Contestant>,
     /// Plays the first so many requests only. With --recipe, a million.
     #[arg(long)]
@@ -54,26 +54,29 @@ struct Arguments {
     /// Draws the miss ratios over the sizes.
     #[arg(long, value_name = "FILE.svg")]
     plot: Option<PathBuf>,
-    /// Plays every trace of a folder at the five sizes, and prints each cache's means. --caches, --sizes,
-    /// --bytes and --plot mean nothing then.
+    /// Plays every trace of a folder at the five sizes, and prints each cache's means. --sizes, --bytes
+    /// and --plot mean nothing then.
     #[arg(long)]
     recipe: bool,
 }
 
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
+    let default: &[Contestant] =
+        if arguments.recipe { &contestant::OF_RAM } else { &contestant::OF_EACH_KIND };
+    let caches = if arguments.caches.is_empty() { default } else { &arguments.caches };
     if arguments.recipe {
-        return recipe::play(&arguments.path, arguments.requests, arguments.json);
+        return recipe::play(&arguments.path, caches, arguments.requests, arguments.json);
     }
     let columns =
         Columns { key: arguments.key_column, size: arguments.size_column, in_bytes: arguments.bytes };
     let mut trace = Trace::read(&arguments.path, &columns, arguments.requests.unwrap_or(usize::MAX))?;
     if arguments.bytes {
         trace.add_overhead(ember::Ember::entry_overhead_bytes()?);
-        let tiers = arguments.caches.iter().any(|cache| cache.has_disk());
+        let tiers = caches.iter().any(|cache| cache.has_disk());
         ensure!(!tiers, "both tiers are played by entries, not by bytes");
     }
-    let report = play(&trace, &arguments.sizes, &arguments.caches)?;
+    let report = play(&trace, &arguments.sizes, caches)?;
     report.print(arguments.json)?;
     arguments.plot.map_or(Ok(()), |path| plot::draw(&report, &path))
 }

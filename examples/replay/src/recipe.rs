@@ -7,7 +7,7 @@ use indicatif::ProgressBar;
 use serde::Serialize;
 
 use crate::{
-    contestant::{Contestant, OF_RAM},
+    contestant::Contestant,
     player::Outcome,
     progress_bar,
     size::Size,
@@ -21,15 +21,15 @@ const ENTRIES_MIN: u64 = 50;
 const OLTP: (&str, [u64; 5]) = ("OLTP", [1_000, 2_000, 5_000, 10_000, 15_000]);
 
 /// Plays the traces of a folder, and prints what each cache comes to.
-pub fn play(folder: &Path, requests_max: Option<usize>, as_json: bool) -> Result<()> {
+pub fn play(folder: &Path, caches: &[Contestant], requests_max: Option<usize>, as_json: bool) -> Result<()> {
     let columns = Columns { key: "key".to_owned(), size: None, in_bytes: false };
-    let mut scores = OF_RAM.map(Score::new);
+    let mut scores: Vec<Score> = caches.iter().copied().map(Score::new).collect();
     let mut oltp = None;
     for path in trace_files(folder)? {
         let trace = Trace::read(&path, &columns, requests_max.unwrap_or(REQUESTS_MAX))?;
         play_trace(&trace, &mut scores)?;
         if trace.name == OLTP.0 {
-            oltp = Some(play_oltp(&trace)?);
+            oltp = Some(play_oltp(&trace, caches)?);
         }
     }
     ensure!(
@@ -82,8 +82,8 @@ fn play_trace(trace: &Trace, scores: &mut [Score]) -> Result<()> {
     Ok(())
 }
 
-fn play_oltp(trace: &Trace) -> Result<Vec<(Contestant, Vec<f64>)>> {
-    let caches = OF_RAM.iter().copied().chain([Contestant::Fifo]);
+fn play_oltp(trace: &Trace, caches: &[Contestant]) -> Result<Vec<(Contestant, Vec<f64>)>> {
+    let caches = caches.iter().copied().chain([Contestant::Fifo]);
     let progress = ProgressBar::hidden();
     caches
         .map(|cache| {
