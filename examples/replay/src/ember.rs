@@ -78,9 +78,11 @@ impl TwoTiers {
     /// RAM for so many entries, and a log for the records of ten times as many.
     pub fn of_entries(entries: u64, admission: Admission) -> Result<TwoTiers> {
         let dir = tempfile::tempdir()?;
-        // One segment more: the active one is not full, and the oldest has been given up by then.
-        let disk_bytes = entries * DISK_FACTOR * (RECORD_BYTES + FOOTER_BYTES) + SEGMENT_BYTES;
-        let segment_bytes = (disk_bytes / 256).next_power_of_two().max(SEGMENT_BYTES);
+        let wanted_bytes = entries * DISK_FACTOR * (RECORD_BYTES + FOOTER_BYTES);
+        let segment_bytes = (wanted_bytes / 256).next_power_of_two().max(SEGMENT_BYTES);
+        // Two segments more: the active one is half full in the mean, the oldest is given up as soon
+        // as it is begun, and half a segment is lost where the disk is no whole number of them.
+        let disk_bytes = wanted_bytes + 2 * segment_bytes;
         let cache = Cache::builder(dir.path().join("cache"))
             .ram_entries(entries)
             .disk(disk_bytes.max(DISK_BYTES_MIN))
