@@ -160,7 +160,10 @@ impl Goal {
 /// The crate with the highest figure.
 fn best(figure: impl Fn(Contestant) -> f64) -> (f64, String) {
     let figures = CRATES.iter().map(|&cache| (figure(cache), cache.name()));
-    figures.max_by(|a, b| a.0.total_cmp(&b.0)).expect("there are crates")
+    figures
+        .filter(|(figure, _)| !figure.is_nan())
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .unwrap_or((f64::NAN, "none".to_owned()))
 }
 
 #[cfg(test)]
