@@ -64,7 +64,7 @@ impl Targets {
         let own = cut(Contestant::Embercache);
         self.add("by entries: mean cut of FIFO's misses", own, Min(0.110));
         self.add("mean miss ratio", entries.mean(Contestant::Embercache, Outcome::miss_ratio), Max(0.590));
-        let (best, name) = best(|cache| cut(cache));
+        let (best, name) = best(cut);
         self.add(format!("lead in cut over the best crate, {name}"), own - best, Min(0.03));
         let worst = entries.worst(Contestant::Embercache).map_or(f64::NAN, |(_, cut)| cut);
         self.add("worst cell against FIFO", worst, Min(-0.06));
