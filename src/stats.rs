@@ -131,7 +131,7 @@ impl Stats {
     }
 
     /// Bytes written to disk, of every kind, for each byte of a record that was not written
-    /// before; 0 before the first. Records written again at reclaim add a third at most.
+    /// before; 0 before the first. Records written again at reclaim count: at most three for each new one.
     ///
     /// # Examples
     ///

@@ -12,7 +12,7 @@ fn written() -> u64 {
     line.parse().unwrap()
 }
 
-/// Reclaim runs all the time, and writes what was read again, at most a quarter of each segment.
+/// Reclaim runs all the time, and writes what was read again, at most three quarters of each segment.
 #[test]
 #[cfg_attr(not(target_os = "linux"), ignore = "there is no /proc")]
 fn the_stats_say_what_was_written() {

@@ -18,8 +18,9 @@ use crate::{
 
 /// The fewest records looked at between two batches.
 const STEP_MIN: usize = 64;
-/// The most of a segment's bytes that is written again: write amplification stays below 1.33.
-const REINSERTED_MAX_PERCENT: u64 = 25;
+/// The most of a segment's bytes of records that is written again, so that each reclaim makes room.
+/// Admission keeps off the disk most of what will not be read, so much of a segment is worth its place.
+const REINSERTED_MAX_PERCENT: u64 = 75;
 
 /// What an entry of the index takes, at the least.
 const INDEX_ENTRY_BYTES: u64 = 18;
@@ -117,18 +118,19 @@ impl<K: Key, V: Value> Maintenance<K, V> {
                 self.tell_stripes(DiskState::Wrapped);
             }
         }
-        let bytes_left = u64::from(self.log().segment_bytes()) * REINSERTED_MAX_PERCENT / 100;
-        self.reclaim = Some(self.reclaim_of(segment, bytes_left));
+        self.reclaim = Some(self.reclaim_of(segment, REINSERTED_MAX_PERCENT));
         true
     }
 
-    fn reclaim_of(&self, segment: Arc<Segment>, bytes_left: u64) -> Reclaim {
+    fn reclaim_of(&self, segment: Arc<Segment>, reinserted_max_percent: u64) -> Reclaim {
         let (entries, is_complete) = segment.entries().unwrap_or_else(|error| {
             tracing::warn!(%error, "a segment is reclaimed unread");
             (Vec::new(), false)
         });
         let batches = (self.log().segment_bytes() as usize / self.log().batch_bytes()).max(1);
-        let step = (entries.len() * 2 / batches).max(STEP_MIN);
+        let bytes: u64 = entries.iter().map(|entry| u64::from(entry.len)).sum();
+        let bytes_left = bytes * reinserted_max_percent / 100;
+        let step = (entries.len() * 4 / batches).max(STEP_MIN);
         Reclaim { segment, entries, is_complete, next: 0, step, bytes_left }
     }
 

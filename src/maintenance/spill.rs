@@ -142,14 +142,17 @@ impl<K: Key, V: Value> Maintenance<K, V> {
         shard.queue_again(&queued[done..]);
     }
 
-    /// Rolls to a new segment if the active one has no room for such a record.
+    /// Rolls to a new segment if the active one has no room for such a record. What the oldest segment
+    /// has to be written again comes first into the new one: begun later, it finds no room there.
+    /// Before a large record it may take all of the room, seldom twice: it is unread after that.
     pub(super) fn make_fit(&mut self, key_len: usize, value_len: usize) -> Result<(), Error> {
-        if self.appender.fits(key_len, value_len) {
-            return Ok(());
+        while !self.appender.fits(key_len, value_len) {
+            self.write_batch();
+            self.finish_reclaim();
+            self.appender.roll()?;
+            self.reclaim_if_due();
         }
-        self.write_batch();
-        self.finish_reclaim();
-        self.appender.roll()
+        Ok(())
     }
 
     /// Writes the batch and commits its records; where that fails they are forgotten, which the

@@ -18,6 +18,9 @@ use crate::{
 #[serde(rename_all = "kebab-case")]
 pub enum Contestant {
     Embercache,
+    /// So many stripes, where each has room for 256 entries.
+    Embercache16,
+    Embercache64,
     /// Both tiers: the log has room for ten times the RAM tier's entries.
     TwoTiers,
     TwoTiersFrugal,
@@ -36,11 +39,39 @@ pub enum Contestant {
     FoyerFifo,
 }
 
+/// Those that a single trace is played by, unless others are named.
+pub const OF_EACH_KIND: [Contestant; 7] = [
+    Contestant::Embercache,
+    Contestant::Fifo,
+    Contestant::Lru,
+    Contestant::S3Fifo,
+    Contestant::QuickCache,
+    Contestant::Moka,
+    Contestant::Foyer,
+];
+
 /// Those of RAM alone, which the recipe compares; FIFO is what all are measured by.
 pub const OF_RAM: [Contestant; 11] = [
     Contestant::Embercache,
     Contestant::Lru,
     Contestant::S3Fifo,
+    Contestant::QuickCache,
+    Contestant::Moka,
+    Contestant::MokaLru,
+    Contestant::Foyer,
+    Contestant::FoyerLru,
+    Contestant::FoyerS3Fifo,
+    Contestant::FoyerSieve,
+    Contestant::FoyerFifo,
+];
+
+pub const OF_STRIPES: [Contestant; 2] = [Contestant::Embercache16, Contestant::Embercache64];
+
+pub const OF_BOTH_TIERS: [Contestant; 3] =
+    [Contestant::TwoTiers, Contestant::TwoTiersFrugal, Contestant::TwoTiersAll];
+
+/// The other crates, in each of their configurations.
+pub const CRATES: [Contestant; 8] = [
     Contestant::QuickCache,
     Contestant::Moka,
     Contestant::MokaLru,
@@ -57,7 +88,7 @@ impl Contestant {
     }
 
     pub fn has_disk(self) -> bool {
-        matches!(self, Contestant::TwoTiers | Contestant::TwoTiersFrugal | Contestant::TwoTiersAll)
+        OF_BOTH_TIERS.contains(&self)
     }
 
     /// A player with room for `capacity`: entries, or bytes where the trace has weights.
@@ -66,7 +97,9 @@ impl Contestant {
         let entries = || (capacity as u128 * distinct as u128 / u128::from(trace.footprint())) as usize;
         Ok(match self {
             Contestant::Embercache if trace.is_weighted() => Box::new(Ember::of_bytes(capacity)?),
-            Contestant::Embercache => Box::new(Ember::of_entries(capacity)?),
+            Contestant::Embercache => Box::new(Ember::of_entries(capacity, 1)?),
+            Contestant::Embercache16 => Box::new(Ember::of_entries(capacity, 16)?),
+            Contestant::Embercache64 => Box::new(Ember::of_entries(capacity, 64)?),
             Contestant::TwoTiers => Box::new(TwoTiers::of_entries(capacity, Admission::Duet)?),
             Contestant::TwoTiersFrugal => Box::new(TwoTiers::of_entries(capacity, Admission::Frugal)?),
             Contestant::TwoTiersAll => Box::new(TwoTiers::of_entries(capacity, Admission::All)?),

@@ -11,6 +11,8 @@ use crate::{
 
 /// One stripe, as every other cache here is one shard: what is compared is the policy.
 const STRIPES: u64 = 1;
+/// A stripe of fewer entries has too little to learn from; the cache makes none unless it is told to.
+const STRIPE_ENTRIES_MIN: u64 = 256;
 /// The smallest budget in bytes that the cache takes.
 pub const RAM_BYTES_MIN: u64 = 64 * KIB;
 
@@ -20,8 +22,10 @@ pub struct Ember {
 }
 
 impl Ember {
-    pub fn of_entries(entries: u64) -> Result<Ember> {
-        Ok(Ember { cache: Cache::in_memory().ram_entries(entries).stripes(STRIPES).open()? })
+    pub fn of_entries(entries: u64, stripes_max: u64) -> Result<Ember> {
+        let useful = 1 << (entries / STRIPE_ENTRIES_MIN).max(1).ilog2();
+        let stripes = useful.min(stripes_max);
+        Ok(Ember { cache: Cache::in_memory().ram_entries(entries).stripes(stripes).open()? })
     }
 
     /// The weigher says what a value of that size would take; no such value is made.
@@ -50,7 +54,13 @@ impl Player for Ember {
     }
 
     fn details(&mut self) -> Details {
-        Details { clock_steps: Some(self.cache.stats().clock_steps), disk: None }
+        let stats = self.cache.stats();
+        Details {
+            clock_steps: Some(stats.clock_steps),
+            metadata_bytes: Some(stats.metadata_bytes),
+            ram_entries: Some(stats.ram_entries),
+            disk: None,
+        }
     }
 }
 
@@ -58,6 +68,10 @@ impl Player for Ember {
 pub struct TwoTiers {
     cache: Cache<u64, Vec<u8>>,
     value: Vec<u8>,
+    disk_entries: u64,
+    requests: u64,
+    /// Of the log's entries, since it has been full.
+    samples: Vec<u64>,
     /// Dropped after the cache.
     _dir: TempDir,
 }
@@ -73,14 +87,18 @@ const FOOTER_BYTES: u64 = 24 + 4;
 const DISK_FACTOR: u64 = 10;
 const SEGMENT_BYTES: u64 = 64 * KIB;
 const DISK_BYTES_MIN: u64 = 4 * SEGMENT_BYTES;
+/// Requests between two looks at how many entries the log has.
+const SAMPLE_REQUESTS: u64 = 1_000;
 
 impl TwoTiers {
     /// RAM for so many entries, and a log for the records of ten times as many.
     pub fn of_entries(entries: u64, admission: Admission) -> Result<TwoTiers> {
         let dir = tempfile::tempdir()?;
-        // One segment more: the active one is not full, and the oldest has been given up by then.
-        let disk_bytes = entries * DISK_FACTOR * (RECORD_BYTES + FOOTER_BYTES) + SEGMENT_BYTES;
-        let segment_bytes = (disk_bytes / 256).next_power_of_two().max(SEGMENT_BYTES);
+        let wanted_bytes = entries * DISK_FACTOR * (RECORD_BYTES + FOOTER_BYTES);
+        let segment_bytes = (wanted_bytes / 256).next_power_of_two().max(SEGMENT_BYTES);
+        // Two segments more: the active one is half full in the mean, the oldest is given up as soon
+        // as it is begun, and half a segment is lost where the disk is no whole number of them.
+        let disk_bytes = wanted_bytes + 2 * segment_bytes;
         let cache = Cache::builder(dir.path().join("cache"))
             .ram_entries(entries)
             .disk(disk_bytes.max(DISK_BYTES_MIN))
@@ -91,12 +109,31 @@ impl TwoTiers {
             .write_behind(WriteBehind::Never)
             .open()?;
         let value = vec![0; (RECORD_BYTES - RECORD_OVERHEAD_BYTES) as usize];
-        Ok(TwoTiers { cache, value, _dir: dir })
+        let (disk_entries, samples) = (entries * DISK_FACTOR, Vec::new());
+        Ok(TwoTiers { cache, value, disk_entries, requests: 0, samples, _dir: dir })
+    }
+}
+
+impl TwoTiers {
+    fn sample(&mut self) {
+        let stats = self.cache.stats();
+        if stats.reclaimed > 0 {
+            self.samples.push(stats.disk_entries);
+        }
+    }
+
+    /// How many entries the full log had in the mean, of those that it should have.
+    fn fill(&self) -> f64 {
+        self.samples.iter().sum::<u64>() as f64 / (self.samples.len() as u64 * self.disk_entries) as f64
     }
 }
 
 impl Player for TwoTiers {
     fn request(&mut self, request: Request) -> bool {
+        self.requests += 1;
+        if self.requests.is_multiple_of(SAMPLE_REQUESTS) {
+            self.sample();
+        }
         let found = self.cache.get_with(&request.key, |_| ()).is_some();
         if !found {
             self.cache.insert(request.key, self.value.clone()).expect("a record of this size fits");
@@ -109,10 +146,12 @@ impl Player for TwoTiers {
         let disk = DiskDetails {
             hits: stats.disk_hits,
             entries: stats.disk_entries,
+            fill: self.fill(),
             writes: stats.spills + stats.write_behinds + stats.reinsertions,
+            rewrites: stats.reinsertions,
             record_bytes_written: stats.record_bytes_written,
         };
-        Details { clock_steps: Some(stats.clock_steps), disk: Some(disk) }
+        Details { clock_steps: Some(stats.clock_steps), disk: Some(disk), ..Details::default() }
     }
 }
 

@@ -19,6 +19,9 @@ pub trait Player {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Details {
     pub clock_steps: Option<u64>,
+    /// Of tables, slabs, rings and ghosts.
+    pub metadata_bytes: Option<u64>,
+    pub ram_entries: Option<u64>,
     pub disk: Option<DiskDetails>,
 }
 
@@ -27,8 +30,13 @@ pub struct Details {
 pub struct DiskDetails {
     pub hits: u64,
     pub entries: u64,
+    /// How many entries the log had once it was full, of those that it should have; not a number if it
+    /// was never full.
+    pub fill: f64,
     /// Records written, for whatever reason.
     pub writes: u64,
+    /// Of these, records written again out of a segment that was reclaimed.
+    pub rewrites: u64,
     pub record_bytes_written: u64,
 }
 
@@ -37,6 +45,8 @@ pub struct DiskDetails {
 pub struct Outcome {
     pub requests: u64,
     pub misses: u64,
+    /// What the missed requests weigh.
+    pub missed_weight: u64,
     pub details: Details,
 }
 
@@ -46,15 +56,18 @@ const TICK_REQUESTS: u64 = 1 << 14;
 impl Outcome {
     /// Plays the whole trace.
     pub fn of(player: &mut dyn Player, trace: &Trace, progress: &ProgressBar) -> Outcome {
-        let mut misses = 0;
+        let (mut misses, mut missed_weight) = (0, 0);
         for (index, request) in trace.requests().enumerate() {
-            misses += u64::from(!player.request(request));
+            if !player.request(request) {
+                misses += 1;
+                missed_weight += u64::from(request.weight);
+            }
             if index as u64 % TICK_REQUESTS == TICK_REQUESTS - 1 {
                 progress.inc(TICK_REQUESTS);
             }
         }
         progress.inc(trace.len() as u64 % TICK_REQUESTS);
-        Outcome { requests: trace.len() as u64, misses, details: player.details() }
+        Outcome { requests: trace.len() as u64, misses, missed_weight, details: player.details() }
     }
 
     pub fn miss_ratio(&self) -> f64 {
@@ -67,6 +80,14 @@ impl Outcome {
 
     pub fn disk_hit_ratio(&self) -> Option<f64> {
         self.details.disk.map(|disk| self.a_request(disk.hits))
+    }
+
+    pub fn ram_hit_ratio(&self) -> Option<f64> {
+        self.disk_hit_ratio().map(|on_disk| self.hit_ratio() - on_disk)
+    }
+
+    pub fn rewrites_a_request(&self) -> Option<f64> {
+        self.details.disk.map(|disk| self.a_request(disk.rewrites))
     }
 
     pub fn writes_a_request(&self) -> Option<f64> {

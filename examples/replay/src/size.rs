@@ -38,6 +38,21 @@ impl FromStr for Size {
     }
 }
 
+/// Smallest and largest of the synthetic sizes.
+const BYTES_MIN: f64 = 64.0;
+const BYTES_MAX: f64 = 256.0 * 1024.0;
+
+/// A size for a key: log-uniform, so that each doubling from 64 B to 256 KiB has a twelfth of the keys; by
+/// a hash of the key (SplitMix64's finish), so that it has nothing to do with how the key is used.
+pub fn synthetic_bytes(key: u64) -> u32 {
+    let mut hash = key.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    hash = (hash ^ hash >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    hash = (hash ^ hash >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    hash ^= hash >> 31;
+    let uniform = (hash >> 11) as f64 / (1_u64 << 53) as f64;
+    (BYTES_MIN * (BYTES_MAX / BYTES_MIN).powf(uniform)) as u32
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -50,5 +65,16 @@ mod tests {
         for wrong in ["", "0", "0%", "101%", "-1", "x"] {
             assert!(wrong.parse::<Size>().is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn every_doubling_has_a_twelfth_of_the_keys() {
+        let mut counts = [0; 12];
+        for key in 0..12_000 {
+            let bytes = synthetic_bytes(key);
+            assert!((64..=256 * 1024).contains(&bytes), "{bytes}");
+            counts[(bytes.ilog2() - 6) as usize] += 1;
+        }
+        assert!(counts.iter().all(|count| (900..1_100).contains(count)), "{counts:?}");
     }
 }

@@ -45,6 +45,13 @@ impl Trace {
         read().with_context(|| format!("cannot read the trace {}", path.display()))
     }
 
+    /// Gives each key a weight of its own, in place of the requests' sizes.
+    pub fn weigh(&mut self, weight_of: impl Fn(u64) -> u32) {
+        let weights: Vec<u32> = self.keys.iter().map(|&key| weight_of(key)).collect();
+        self.footprint = weights.iter().map(|&weight| u64::from(weight)).sum();
+        self.weights = self.numbers.iter().map(|&number| weights[number as usize]).collect();
+    }
+
     /// Makes each entry heavier by what a cache needs for it beside its bytes.
     pub fn add_overhead(&mut self, bytes: u32) {
         for weight in &mut self.weights {
