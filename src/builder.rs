@@ -184,6 +184,31 @@ impl<K: Key, V: Value> Builder<K, V> {
         self
     }
 
+    /// How much of the oldest segment is written again at most when its place is needed, in percent of
+    /// its records, from 0 to 75. Default 75. What is written again are the entries that were read
+    /// since they were written; the others are forgotten with their segment.
+    ///
+    /// More of it is a higher hit ratio for more writes: 75 writes up to four bytes for each new one, 25
+    /// up to 1.33, and 0 none, so that the log is a FIFO.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn main() -> Result<(), embercache::Error> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let dir = dir.path().join("cache");
+    /// # use embercache::{Cache, Error};
+    /// let with = |percent| Cache::<u64, String>::builder(&dir).reinsertion(percent).open();
+    /// assert!(with(25).is_ok());
+    /// assert!(matches!(with(76), Err(Error::Option { option: "reinsertion", .. })));
+    /// # Ok(()) }
+    /// ```
+    #[must_use]
+    pub fn reinsertion(mut self, percent: u64) -> Self {
+        self.options.reinserted_percent = percent;
+        self
+    }
+
     /// How long an entry lives after its insert, unless `insert_with_ttl` says otherwise. Without
     /// it, for ever.
     ///

@@ -50,7 +50,7 @@ impl<K: Key, V: Value> Engine<K, V> {
         let found = tiers.take_over(source);
         tiers.recovery = Recovery::of(report, found, started.elapsed());
         let tiers = Arc::new(tiers);
-        let maintenance = Maintenance::new(Arc::clone(&tiers), appender, limits.close_deadline);
+        let maintenance = Maintenance::new(Arc::clone(&tiers), appender, &limits);
         let thread = thread::Builder::new()
             .name("embercache".to_owned())
             .spawn(|| maintenance.run())

@@ -34,6 +34,7 @@ pub(crate) struct Limits {
     pub(crate) plan: Plan,
     pub(crate) write_behind: WriteBehind,
     pub(crate) close_deadline: Duration,
+    pub(crate) reinserted_percent: u64,
     /// The disk tier's, if there is one.
     pub(crate) disk: Option<DiskLimits>,
 }
@@ -52,6 +53,7 @@ impl Limits {
             return Err(Error::Unsupported { what: "Durability::PowerLoss" });
         }
         check("index_share", options.index_percent, 1, 90)?;
+        check("reinsertion", options.reinserted_percent, 0, 75)?;
         if let WriteBehind::After(interval) = options.write_behind {
             let ms = u64::try_from(interval.as_millis()).unwrap_or(u64::MAX);
             check("write_behind", ms, WRITE_BEHIND_MIN.as_millis() as u64, u64::MAX)?;
@@ -62,6 +64,7 @@ impl Limits {
             plan: plan(options, disk.as_ref(), stripes.ilog2())?,
             write_behind: options.write_behind,
             close_deadline: options.close_deadline,
+            reinserted_percent: options.reinserted_percent,
             disk,
         })
     }

@@ -131,7 +131,8 @@ impl Stats {
     }
 
     /// Bytes written to disk, of every kind, for each byte of a record that was not written
-    /// before; 0 before the first. Records written again at reclaim count: at most three for each new one.
+    /// before; 0 before the first. Records written again at reclaim count:
+    /// see [`Builder::reinsertion`](crate::Builder::reinsertion).
     ///
     /// # Examples
     ///

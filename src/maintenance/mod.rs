@@ -19,6 +19,7 @@ use crate::{
     bell::{Call, Request},
     codec::{Key, Value},
     error::Error,
+    limits::Limits,
     log::{Appender, Log},
     options::WriteBehind,
     shard::{
@@ -62,10 +63,12 @@ pub(crate) struct Maintenance<K, V> {
     next_sweep: Instant,
     next_copies: Instant,
     close_deadline: Duration,
+    /// The most of a segment's bytes of records that is written again, so that each reclaim makes room.
+    reinserted_percent: u64,
 }
 
 impl<K: Key, V: Value> Maintenance<K, V> {
-    pub(crate) fn new(tiers: Arc<Tiers<K, V>>, appender: Appender, close_deadline: Duration) -> Self {
+    pub(crate) fn new(tiers: Arc<Tiers<K, V>>, appender: Appender, limits: &Limits) -> Self {
         Maintenance {
             tiers,
             appender,
@@ -78,7 +81,8 @@ impl<K: Key, V: Value> Maintenance<K, V> {
             has_warned: false,
             next_sweep: Instant::now(),
             next_copies: Instant::now(),
-            close_deadline,
+            close_deadline: limits.close_deadline,
+            reinserted_percent: limits.reinserted_percent,
         }
     }
 

@@ -18,9 +18,6 @@ use crate::{
 
 /// The fewest records looked at between two batches.
 const STEP_MIN: usize = 64;
-/// The most of a segment's bytes of records that is written again, so that each reclaim makes room.
-/// Admission keeps off the disk most of what will not be read, so much of a segment is worth its place.
-const REINSERTED_MAX_PERCENT: u64 = 75;
 
 /// What an entry of the index takes, at the least.
 const INDEX_ENTRY_BYTES: u64 = 18;
@@ -118,7 +115,7 @@ impl<K: Key, V: Value> Maintenance<K, V> {
                 self.tell_stripes(DiskState::Wrapped);
             }
         }
-        self.reclaim = Some(self.reclaim_of(segment, REINSERTED_MAX_PERCENT));
+        self.reclaim = Some(self.reclaim_of(segment, self.reinserted_percent));
         true
     }
 
