@@ -224,8 +224,8 @@ mod tests {
 
     #[test]
     fn a_percentile_is_one_of_the_values() {
-        let latencies = Latencies::new((1..=1_000).rev().collect()).unwrap();
-        assert_eq!((latencies.at(0.5), latencies.at(0.999), latencies.at(1.0)), (500.0, 999.0, 1_000.0));
+        let latencies = Latencies::new((1..=999).rev().collect()).unwrap();
+        assert_eq!((latencies.at(0.5), latencies.at(0.999), latencies.at(1.0)), (500.0, 999.0, 999.0));
         assert_eq!(Latencies::new(vec![7]).unwrap().at(0.999), 7.0);
         assert!(Latencies::new(Vec::new()).is_err());
     }
@@ -247,8 +247,8 @@ mod tests {
     #[test]
     fn a_tally_tells_misses_from_lies() {
         let mut tally = Tally::default();
-        [Some(true), None, Some(false)].into_iter().for_each(|found| tally.count(found));
-        assert_eq!((tally.ops, tally.hits, tally.lies), (3, 2, 1));
+        [Some(true), None, Some(false), None].into_iter().for_each(|found| tally.count(found));
+        assert_eq!((tally.ops, tally.hits, tally.lies), (4, 2, 1));
         assert!(tally.no_lies().unwrap_err().to_string().contains("LIES: 1 of 2"));
         let missed = Tally { ops: 2, hits: 1, lies: 0 };
         assert!(missed.no_lies().is_ok() && missed.all_hits().is_err());
