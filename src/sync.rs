@@ -1,5 +1,6 @@
 //! Locks and atomics: the one place from which every module takes them, so that which lock the
-//! cache is built on is decided here, and a checker of schedules is put in their place here.
+//! cache is built on is decided here, and a checker of schedules is put in their place here
+//! ([`lock_free`]).
 //!
 //! `Arc`, `OnceLock`, channels and threads are `std`'s, and the epoch is crossbeam's: no ordering
 //! that this code argues about is made by them, but the epoch's, which `shard/hot.rs` argues.
@@ -11,3 +12,12 @@ pub(crate) use parking_lot::{Condvar, Mutex, MutexGuard, RwLock};
 pub(crate) use std::sync::atomic::{
     AtomicBool, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering,
 };
+
+/// What a look-up without a lock is ordered by: all that it loads on its way to an entry. The models
+/// of `shard/hot/model.rs` explore these very atomics, so a test under `cfg(loom)` has loom's.
+pub(crate) mod lock_free {
+    #[cfg(all(test, loom))]
+    pub(crate) use loom::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64};
+    #[cfg(not(all(test, loom)))]
+    pub(crate) use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64};
+}

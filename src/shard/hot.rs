@@ -33,6 +33,8 @@
 //!    bucket on its way, so no other key's change can hide it. Only remove and insert of this very
 //!    key, in two lanes, can both be missed by one probe.
 //!
+//! `model.rs` has loom look for what this argument overlooks.
+//!
 //! # Who drops what has left
 //!
 //! Retired entries wait in line. A function that is deferred for each few of them says up to where
@@ -66,8 +68,9 @@ use super::{
 use crate::{
     hash::KeyHash,
     sync::{
-        AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Mutex,
+        AtomicBool, AtomicU64, AtomicUsize, Mutex,
         Ordering::{Acquire, Relaxed},
+        lock_free::AtomicPtr,
     },
 };
 
@@ -238,8 +241,10 @@ impl<K, V> Hot<K, V> {
 
 impl<K, V> Drop for Hot<K, V> {
     fn drop(&mut self) {
+        // Relaxed: with `&mut self` there is no other thread.
+        let table = self.table.load(Relaxed);
         // SAFETY: from `Box::into_raw` (invariant 1), and `&mut self` leaves no reader.
-        let table = unsafe { Box::from_raw(*self.table.get_mut()) };
+        let table = unsafe { Box::from_raw(table) };
         let orphans = mem::take(self.rest.orphans.get_mut());
         for slot in table.slots().chain(orphans) {
             // SAFETY: linked or retired, so filled, and in one of the two only (invariant 2). No
@@ -279,5 +284,8 @@ fn debug_assert_ours(guard: &Guard) {
     }
 }
 
+#[cfg(loom)]
+#[cfg(test)]
+mod model;
 #[cfg(test)]
 mod tests;

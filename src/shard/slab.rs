@@ -13,7 +13,7 @@
 //! The chunks lie in the [`Arena`] that all stripes share. A slab is memory and nothing else. It does not know which slots are filled and drops no value
 //! when it is dropped; [`Hot`](super::hot::Hot) knows both.
 
-use std::{marker::PhantomData, mem::MaybeUninit, ptr, sync::Arc};
+use std::{array, marker::PhantomData, mem::MaybeUninit, ptr, sync::Arc};
 
 use super::{
     arena::{Arena, Array},
@@ -22,8 +22,8 @@ use super::{
 use crate::{
     processor::prefetch,
     sync::{
-        AtomicPtr,
         Ordering::{Relaxed, Release},
+        lock_free::AtomicPtr,
     },
 };
 
@@ -55,7 +55,8 @@ impl<T> Slab<T> {
     pub(crate) const LAST: SlotId = SlotId(u32::MAX - (1 << LOWEST_LEAD));
 
     pub(crate) fn new(arena: Arc<Arena>) -> Slab<T> {
-        Slab { chunks: [const { AtomicPtr::new(ptr::null_mut()) }; CHUNKS], arena, owns: PhantomData }
+        let chunks = array::from_fn(|_| AtomicPtr::new(ptr::null_mut()));
+        Slab { chunks, arena, owns: PhantomData }
     }
 
     pub(crate) fn arena(&self) -> &Arc<Arena> {
