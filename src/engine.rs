@@ -172,7 +172,7 @@ impl<K: Key, V: Value> Tiers<K, V> {
             }
             Source::Entries => {
                 if let Some(log) = &self.log {
-                    self.recover(log, 0..self.stripes.len());
+                    self.recover_all(log);
                 }
             }
             Source::Cold => {}

@@ -1,6 +1,6 @@
 //! Both tiers under one roof: the stripes, the log, and what every walk through them needs.
 
-use std::sync::Arc;
+use std::{ops::Range, sync::Arc, thread};
 
 use crossbeam_epoch::{self as epoch, Guard};
 
@@ -26,6 +26,9 @@ use crate::{
 
 /// What an entry costs beside its own struct and what it owns: its part of the table, the ring and the ghosts.
 const ENTRY_OVERHEAD_BYTES: u64 = 24;
+
+/// Records on disk from which on a second thread is worth its start.
+const PARALLEL_RECOVERY_MIN: u64 = 1 << 16;
 
 /// The two tiers.
 pub(crate) struct Tiers<K, V> {
@@ -104,12 +107,32 @@ impl<K: Key, V: Value> Tiers<K, V> {
         self.stripes[stripe].set_loaded();
     }
 
-    /// Loads stripes from the footers. Nothing else touches them before they are loaded.
-    pub(crate) fn recover(&self, log: &Log, stripes: std::ops::Range<usize>) {
-        let guard = &epoch::pin();
-        log.recover(stripes, self.stripe_bits, &mut |hash, location| {
-            self.stripe(hash).lock(guard).load(hash, location);
+    /// Loads all stripes from the footers. Nothing else touches them before they are loaded.
+    pub(crate) fn recover_all(&self, log: &Log) {
+        let (lower, upper) = (0..self.stripes.len() / 2, self.stripes.len() / 2..self.stripes.len());
+        if log.recorded() < PARALLEL_RECOVERY_MIN {
+            return self.recover(log, 0..self.stripes.len());
+        }
+        thread::scope(|scope| {
+            let recover_upper = || self.recover(log, upper.clone());
+            let second = thread::Builder::new().spawn_scoped(scope, recover_upper);
+            self.recover(log, lower);
+            if second.is_err() {
+                recover_upper();
+            }
         });
+    }
+
+    /// Loads stripes from the footers: sorted out first, so that each fills its index in one go, while
+    /// that is near the processor.
+    fn recover(&self, log: &Log, stripes: Range<usize>) {
+        let mut found = vec![Vec::new(); stripes.len()];
+        log.recover(stripes.clone(), self.stripe_bits, &mut |hash, location| {
+            found[hash.stripe(self.stripe_bits) - stripes.start].push((hash, location));
+        });
+        for (stripe, found) in stripes.zip(found) {
+            self.stripes[stripe].lock(&epoch::pin()).load(&found);
+        }
     }
 
     /// What an entry costs the budget.

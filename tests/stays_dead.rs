@@ -68,6 +68,36 @@ fn an_overwrite_when_a_promoted_entry_has_just_expired() {
     }
 }
 
+/// So many records that two threads recover them, some of keys that were overwritten or removed since.
+#[test]
+fn among_many_that_are_recovered() {
+    const KEYS: u64 = 70_000;
+    let disk = MemoryDisk::new();
+    let large = |disk: &MemoryDisk| builder(disk).ram(16 * MIB).disk(32 * MIB).segment_size(MIB);
+    let cache = large(&disk).open().unwrap();
+    for key in 0..KEYS {
+        cache.insert(key, format!("v1 of {key}")).unwrap();
+    }
+    cache.flush().unwrap();
+    for key in (0..KEYS).step_by(3) {
+        cache.insert(key, format!("v2 of {key}")).unwrap();
+        cache.remove(&(key + 1)).unwrap();
+    }
+    cache.flush().unwrap();
+    let cache = large(&disk.after_kill()).open().unwrap();
+    let recovery = cache.stats().recovery;
+    assert_eq!((recovery.start, recovery.entries), (Start::Recovered, KEYS - KEYS / 3));
+    for key in 0..KEYS {
+        let expected = match key % 3 {
+            0 => Some(format!("v2 of {key}")),
+            1 => None,
+            _ => Some(format!("v1 of {key}")),
+        };
+        assert_eq!(cache.get(&key), expected, "key {key}");
+    }
+    cache.check();
+}
+
 /// A bit of STATE's newest slot rots, and the older one is of before the first journal file.
 #[test]
 fn an_older_slot_of_state() {

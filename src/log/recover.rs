@@ -18,7 +18,7 @@ impl Log {
     /// `open`, then or later, for a stripe that nothing has been stored in or removed from since.
     ///
     /// Callers that want it parallel give each thread its own stripes: what takes time is filling
-    /// the index, the footers are two bytes in a hundred of the log.
+    /// the index, the footers are a small part of the log.
     pub(crate) fn recover(
         &self,
         stripes: Range<usize>,
@@ -49,6 +49,13 @@ impl Log {
                 }
             }
         }
+    }
+
+    /// How many records the footers list.
+    pub(crate) fn recorded(&self) -> u64 {
+        let table = self.table.read();
+        let trailers = table.all().filter_map(|segment| segment.trailer.as_ref());
+        trailers.map(|trailer| u64::from(trailer.count)).sum()
     }
 
     /// What the journal of earlier runs says about their segments, as far as these still exist.

@@ -129,6 +129,13 @@ impl Cold {
         }
     }
 
+    /// Gives back what was reserved for entries that did not come.
+    pub(crate) fn fit(&mut self) {
+        if is_sparse(self.len, self.homes) {
+            self.resize(homes_for(self.len));
+        }
+    }
+
     pub(crate) fn get(&self, hash: KeyHash) -> Option<Location> {
         self.packed(hash).map(Packed::location)
     }
@@ -293,9 +300,7 @@ impl Cold {
         self.slots.copy_within(at + 1..=at + run, at);
         self.slots[at + run] = Slot::EMPTY;
         self.len -= 1;
-        if is_sparse(self.len, self.homes) {
-            self.resize(homes_for(self.len));
-        }
+        self.fit();
         taken
     }
 
@@ -487,6 +492,11 @@ mod tests {
         cold.clear();
         assert_eq!((cold.len(), cold.bytes()), (0, size_of::<Cold>()));
         assert_eq!(cold.get(hashes[0]), None);
+        cold.reserve(10_000);
+        cold.insert_if_absent(hashes[0], location(0));
+        cold.fit();
+        assert!(cold.bytes() <= 1000 * 40);
+        assert_eq!(cold.get(hashes[0]), Some(location(0)));
     }
 
     #[test]

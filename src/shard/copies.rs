@@ -205,8 +205,14 @@ impl<'g, K: Eq + Held, V: Held> Shard<'g, K, V> {
     }
 
     /// Adds what was found on disk at open. Newest first: what is there already is newer.
-    pub(crate) fn load(&mut self, hash: KeyHash, location: Location) -> bool {
-        self.change_index(|cold| cold.insert_if_absent(hash, location))
+    pub(crate) fn load(&mut self, found: &[(KeyHash, Location)]) {
+        self.change_index(|cold| {
+            cold.reserve(found.len());
+            for &(hash, location) in found {
+                cold.insert_if_absent(hash, location);
+            }
+            cold.fit();
+        });
     }
 
     /// Adds what a snapshot says, marks included.
