@@ -381,7 +381,7 @@ impl<K: Key, V: Value> Cache<K, V> {
     {
         for _ in 0..MOVES_MAX {
             let mut shard = self.tiers.shard(hash, guard);
-            let location = match shard.find(hash, key) {
+            let (location, comes_back) = match shard.find(hash, key) {
                 Found::Hot(Resident { entry, times }) => {
                     // It came, or was overwritten, since the look-up without the lock.
                     shard.counts().ram_hits += 1;
@@ -390,7 +390,7 @@ impl<K: Key, V: Value> Cache<K, V> {
                     self.tiers.expiry.touch(times);
                     return Some(read(&entry.value));
                 }
-                Found::Cold(location) => location,
+                Found::Cold(location) => (location, shard.note_disk_hit(hash)),
                 Found::Nothing => {
                     shard.counts().misses += 1;
                     return None;
@@ -400,7 +400,10 @@ impl<K: Key, V: Value> Cache<K, V> {
             match self.tiers.read_copy(hash, key, location, guard) {
                 ReadCopy::Value(copy) => {
                     let result = read(&copy.value);
-                    self.promote(hash, location, copy, guard);
+                    self.tiers.look_ups.add_disk_hit();
+                    if comes_back || self.tiers.is_aged_by_hits(&copy) {
+                        self.promote(hash, key, location, copy, guard);
+                    }
                     return Some(result);
                 }
                 ReadCopy::Moved => {}
@@ -411,14 +414,16 @@ impl<K: Key, V: Value> Cache<K, V> {
         None
     }
 
-    /// A disk hit comes back into RAM, unless what it would push out has no way out.
-    fn promote(&self, hash: KeyHash, location: Location, copy: DiskCopy<K, V>, guard: &Guard) {
+    /// Brings a disk hit back into RAM, unless what it would push out has no way out.
+    fn promote<Q>(&self, hash: KeyHash, key: &Q, location: Location, copy: DiskCopy<V>, guard: &Guard)
+    where
+        Q: KeyBytes + ?Sized,
+    {
         let outlasts = self.tiers.expiry.is_outlasted_by(copy.expiry_s);
-        let mut entry = self.tiers.entry_of_copy(hash, copy);
+        let mut entry = self.tiers.entry_of_copy(hash, key, copy);
         let mut shard = self.tiers.shard(hash, guard);
-        let may_promote = shard.note_disk_hit(hash, location);
         let mut loan = Loan::None;
-        if may_promote && !self.tiers.budget.is_overloaded() {
+        if shard.may_promote(hash, location) && !self.tiers.budget.is_overloaded() {
             // A copy that outlasts the entry would be a hit again when the entry has expired.
             let is_ready = !outlasts || self.tiers.invalidate(&shard, hash).is_ok();
             if is_ready && let Some(entry) = entry.take() {

@@ -10,7 +10,7 @@ use crate::sync::{AtomicU64, Mutex, Ordering::Relaxed};
 const LANES: usize = 32;
 const SHARED: usize = LANES - 1;
 
-/// Look-ups that took no lock. Each thread adds in a lane of its own.
+/// Look-ups that need no lock to be counted. Each thread adds in a lane of its own.
 ///
 /// Relaxed throughout: nothing but the sums is read from them.
 #[derive(Debug)]
@@ -21,6 +21,7 @@ pub(crate) struct LookUps {
 #[derive(Debug, Default)]
 struct Lane {
     hits: AtomicU64,
+    disk_hits: AtomicU64,
     misses: AtomicU64,
 }
 
@@ -35,6 +36,11 @@ impl LookUps {
         add(&self.lanes[lane].hits, hits, lane);
     }
 
+    pub(crate) fn add_disk_hit(&self) {
+        let lane = lane();
+        add(&self.lanes[lane].disk_hits, 1, lane);
+    }
+
     #[inline]
     pub(crate) fn add_miss(&self) {
         let lane = lane();
@@ -43,6 +49,10 @@ impl LookUps {
 
     pub(crate) fn hits(&self) -> u64 {
         self.lanes.iter().map(|lane| lane.hits.load(Relaxed)).sum()
+    }
+
+    pub(crate) fn disk_hits(&self) -> u64 {
+        self.lanes.iter().map(|lane| lane.disk_hits.load(Relaxed)).sum()
     }
 
     pub(crate) fn misses(&self) -> u64 {

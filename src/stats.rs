@@ -160,7 +160,7 @@ impl Stats {
         let counts = tiers.counts();
         let mut stats = Stats {
             ram_hits: counts.ram_hits + tiers.look_ups.hits(),
-            disk_hits: counts.disk_hits,
+            disk_hits: tiers.look_ups.disk_hits(),
             misses: counts.misses + tiers.look_ups.misses(),
             inserts: counts.inserts,
             removes: counts.removes,

@@ -53,17 +53,15 @@ pub(crate) struct Tiers<K, V> {
 }
 
 /// A value that was read from disk.
-pub(crate) struct DiskCopy<K, V> {
+pub(crate) struct DiskCopy<V> {
     pub(crate) value: V,
-    /// Ready to be promoted, but for a key whose bytes make none.
-    pub(crate) key: Option<K>,
     pub(crate) expiry_s: u32,
     idle: bool,
 }
 
 /// What came of reading a copy.
-pub(crate) enum ReadCopy<K, V> {
-    Value(DiskCopy<K, V>),
+pub(crate) enum ReadCopy<V> {
+    Value(DiskCopy<V>),
     /// Its segment was reclaimed in the meantime; the index knows more.
     Moved,
     Nothing,
@@ -155,29 +153,24 @@ impl<K: Key, V: Value> Tiers<K, V> {
         key: &Q,
         location: Location,
         guard: &Guard,
-    ) -> ReadCopy<K, V>
+    ) -> ReadCopy<V>
     where
         Q: KeyBytes + ?Sized,
     {
         let Some(log) = &self.log else { return ReadCopy::Nothing };
-        let read = key.with_key_bytes(|bytes| {
-            let read = log.read(location, bytes, guard);
-            let is_hit = matches!(read, Read::Hit(_));
-            (read, is_hit.then(|| K::decode(bytes.to_vec()).ok()).flatten())
-        });
-        let (found, key) = match read {
-            Ok((Read::Hit(found), key)) => (found, key),
-            Ok((Read::Gone, _)) => {
+        let found = match key.with_key_bytes(|bytes| log.read(location, bytes, guard)) {
+            Ok(Read::Hit(found)) => found,
+            Ok(Read::Gone) => {
                 // Reclaim forgets before it unlinks, so what is named still is dead for good.
                 let dangled = self.shard(hash, guard).forget(hash, location);
                 return if dangled { ReadCopy::Nothing } else { ReadCopy::Moved };
             }
-            Ok((Read::OtherKey, _)) | Err(_) => return ReadCopy::Nothing,
-            Ok((Read::Damaged, _)) => {
+            Ok(Read::OtherKey) | Err(_) => return ReadCopy::Nothing,
+            Ok(Read::Damaged) => {
                 self.forget_unreadable(log, hash, location, guard);
                 return ReadCopy::Nothing;
             }
-            Ok((Read::Failed(error), _)) => {
+            Ok(Read::Failed(error)) => {
                 tracing::debug!(%error, ?location, "a record could not be read");
                 self.forget_unreadable(log, hash, location, guard);
                 return ReadCopy::Nothing;
@@ -190,7 +183,7 @@ impl<K: Key, V: Value> Tiers<K, V> {
             return ReadCopy::Nothing;
         }
         match V::decode(found.bytes) {
-            Ok(value) => ReadCopy::Value(DiskCopy { value, key, expiry_s: found.expiry, idle: found.idle }),
+            Ok(value) => ReadCopy::Value(DiskCopy { value, expiry_s: found.expiry, idle: found.idle }),
             Err(_) => {
                 self.forget_unreadable(log, hash, location, guard);
                 ReadCopy::Nothing
@@ -208,9 +201,18 @@ impl<K: Key, V: Value> Tiers<K, V> {
         }
     }
 
-    /// Makes an entry of what was read from disk.
-    pub(crate) fn entry_of_copy(&self, hash: KeyHash, copy: DiskCopy<K, V>) -> Option<Arrival<K, V>> {
-        let key = copy.key?;
+    /// Whether a hit puts off the end of what was read, or brings it forward. Only an entry in RAM can
+    /// tell: the record says what it said when it was written.
+    pub(crate) fn is_aged_by_hits(&self, copy: &DiskCopy<V>) -> bool {
+        copy.idle || self.expiry.is_outlasted_by(copy.expiry_s)
+    }
+
+    /// Makes an entry of what was read from disk, but of a key whose bytes make none.
+    pub(crate) fn entry_of_copy<Q>(&self, hash: KeyHash, key: &Q, copy: DiskCopy<V>) -> Option<Arrival<K, V>>
+    where
+        Q: KeyBytes + ?Sized,
+    {
+        let key = key.with_key_bytes(|bytes| K::decode(bytes.to_vec())).ok()?.ok()?;
         let weight = self.weight(&key, &copy.value);
         if weight > self.budget.weight_max() {
             return None;

@@ -46,6 +46,8 @@ fn to_evict_what_was_promoted_writes_nothing() {
     cache.flush().unwrap();
     let before = cache.stats();
     for key in 0..5_000 {
+        // The second hit is what brings it back.
+        assert_eq!(cache.get(&key), Some(vec![1; 1_000]));
         assert_eq!(cache.get(&key), Some(vec![1; 1_000]));
     }
     let after = cache.stats();
@@ -53,6 +55,22 @@ fn to_evict_what_was_promoted_writes_nothing() {
     assert!(after.clean_evictions > before.clean_evictions + 3_000);
     assert_eq!(after.record_bytes_written, before.record_bytes_written);
     assert_eq!(after.journal_records, 0);
+}
+
+/// After a restart RAM fills with what is read first, and a scan of the rest pushes nothing of it out.
+#[test]
+fn what_is_read_once_comes_back_only_where_there_is_room() {
+    let disk = MemoryDisk::new();
+    let cache = builder(&disk).open().unwrap();
+    (0..5_000).for_each(|key| cache.insert(key, vec![1; 1_000]).unwrap());
+    cache.close().unwrap();
+    let cache = builder(&disk).open().unwrap();
+    (0..5_000).for_each(|key| assert_eq!(cache.get(&key), Some(vec![1; 1_000])));
+    let scanned = cache.stats();
+    assert!(scanned.ram_entries > 500, "{} entries came back", scanned.ram_entries);
+    assert!(scanned.evictions < 100, "{} were pushed out", scanned.evictions);
+    (0..300).for_each(|key| assert_eq!(cache.get(&key), Some(vec![1; 1_000])));
+    assert!(cache.stats().ram_hits >= 270, "{} are in RAM", cache.stats().ram_hits);
 }
 
 /// What is overwritten again and again costs a copy and a journal record an interval, or few more.

@@ -1,10 +1,10 @@
-//! What is written to the log when it leaves RAM.
+//! What is written to the log when it leaves RAM, and what comes back from there.
 
 use super::{
     entry::{Flags, Meta},
     ghost::Ghost,
 };
-use crate::options::Admission;
+use crate::{hash::KeyHash, options::Admission};
 
 /// The chance of an entry that nothing speaks for, of `u32::MAX`.
 const COIN: u32 = u32::MAX / 10;
@@ -69,6 +69,40 @@ impl Gate {
     }
 }
 
+/// A stripe's keeper of RAM. Called under the stripe's lock.
+///
+/// To bring a disk hit back costs more than to read it, as another entry has to leave for it. So where there
+/// is no room, and the policy does not know it either, it comes back when it is hit again, before so many others
+/// as RAM holds twice: what is hit more seldom would have left again by then.
+#[derive(Debug)]
+pub(crate) struct Readmission {
+    hit: Ghost,
+}
+
+impl Readmission {
+    pub(crate) fn new() -> Readmission {
+        Readmission { hit: Ghost::new() }
+    }
+
+    /// Decides about a key that was hit on disk and the policy does not know, while so many entries are in RAM.
+    pub(crate) fn admits(&mut self, hash: KeyHash, residents: u64) -> bool {
+        if self.hit.take(hash).is_some() {
+            return true;
+        }
+        self.hit.fit(residents * 2);
+        self.hit.put(hash, 0);
+        false
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.hit.clear();
+    }
+
+    pub(crate) fn overhead_bytes(&self) -> usize {
+        self.hit.overhead_bytes()
+    }
+}
+
 /// Hit in RAM, or in the log before.
 fn earned(meta: &Meta) -> bool {
     meta.was_hit() || meta.has(Flags::FROM_DISK)
@@ -77,7 +111,7 @@ fn earned(meta: &Meta) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{hash::KeyHash, shard::entry::Usage};
+    use crate::shard::entry::Usage;
 
     const WRAPPED: bool = true;
 
@@ -116,6 +150,18 @@ mod tests {
             gate.admits(&meta(other), WRAPPED);
         }
         assert!(!gate.admits(&meta(1), WRAPPED), "back after the log would have lost it");
+    }
+
+    #[test]
+    fn a_second_hit_comes_back_unless_too_many_lie_between() {
+        let hash = |key| meta(key).hash;
+        let mut readmission = Readmission::new();
+        assert!(!readmission.admits(hash(1), 1000), "its first hit");
+        assert!(readmission.admits(hash(1), 1000), "its second");
+        assert!(!readmission.admits(hash(1), 1000), "that was forgotten when it came back");
+        let returned = (2..10_000).filter(|&key| readmission.admits(hash(key), 1000)).count();
+        assert!(returned < 20, "{returned} keys were hit once and came back");
+        assert!(!readmission.admits(hash(1), 1000), "too long ago");
     }
 
     #[test]

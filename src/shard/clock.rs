@@ -222,6 +222,11 @@ impl Clock {
         self.steps
     }
 
+    /// Whether an entry of this hash left so lately that it would count as returned.
+    pub(crate) fn knows(&self, hash: KeyHash) -> bool {
+        self.small_ghost.knows(hash) || self.main_ghost.knows(hash)
+    }
+
     /// What the rings and the ghosts take, entries not included.
     pub(crate) fn overhead_bytes(&self) -> usize {
         self.small.overhead_bytes()

@@ -154,12 +154,20 @@ impl<'g, K: Eq + Held, V: Held> Shard<'g, K, V> {
 
 /// What an operation on the log does to the index.
 impl<'g, K: Eq + Held, V: Held> Shard<'g, K, V> {
-    /// Counts a hit on disk, which is also what makes reclaim keep the copy. Whether what was read from
-    /// `location` may come back into RAM: not if the key has moved since.
-    pub(crate) fn note_disk_hit(&mut self, hash: KeyHash, location: Location) -> bool {
-        self.state.counts.disk_hits += 1;
-        let is_there = self.state.cold.mark_read(hash) == Some(location);
-        is_there && !self.state.closed && !self.is_resident(hash)
+    /// Marks the copy of a key that is about to be read, which makes reclaim keep it. Whether the key is
+    /// to come back into RAM.
+    pub(crate) fn note_disk_hit(&mut self, hash: KeyHash) -> bool {
+        let state = &mut *self.state;
+        state.cold.mark_read(hash);
+        let (taken, capacity) = (state.clock.bytes(), state.clock.capacity());
+        // Eviction leaves less free than what leaves last has weighed.
+        let has_room = capacity.saturating_sub(taken) > capacity / 32;
+        has_room || state.clock.knows(hash) || state.readmission.admits(hash, state.writer.len() as u64)
+    }
+
+    /// Whether what was read from `location` may come back into RAM: not if the key has moved since.
+    pub(crate) fn may_promote(&self, hash: KeyHash, location: Location) -> bool {
+        self.is_at(hash, location) && !self.state.closed && !self.is_resident(hash)
     }
 
     /// Forgets the copy at `location`, unless the key has moved since; whether it had not. The

@@ -112,6 +112,17 @@ impl Ghost {
         self.store(bucket(spread(hash), self.buckets.len()), trace);
     }
 
+    /// Whether an entry is remembered. It goes on being so.
+    pub(super) fn knows(&self, hash: KeyHash) -> bool {
+        if self.buckets.is_empty() {
+            return false;
+        }
+        let traces = &self.buckets[bucket(spread(hash), self.buckets.len())].0;
+        let known =
+            |&trace: &Trace| trace.fingerprint() == fingerprint(hash) && self.age_stamps(trace).is_some();
+        traces.iter().any(known)
+    }
+
     /// Has the bucket of an entry brought near.
     #[inline]
     pub(super) fn prefetch(&self, hash: KeyHash) {

@@ -44,7 +44,7 @@ use crossbeam_epoch::Guard;
 
 pub(crate) use self::copies::Queued;
 use self::{
-    admission::Gate,
+    admission::{Gate, Readmission},
     arena::Arena,
     clock::{Clock, Residents},
     cold::Cold,
@@ -105,6 +105,7 @@ struct State<K, V> {
     writer: HotWriter<K, V>,
     clock: Clock,
     gate: Gate,
+    readmission: Readmission,
     cold: Cold,
     copies: PendingCopies,
     loads: Loads<K, V>,
@@ -176,6 +177,7 @@ impl<K: Eq + Held, V: Held> Stripe<K, V> {
             writer,
             clock: Clock::new(budget.capacity(0)),
             gate,
+            readmission: Readmission::new(),
             cold,
             copies: PendingCopies::default(),
             loads: Loads::new(),
@@ -258,7 +260,8 @@ impl<'g, K: Eq + Held, V: Held> Shard<'g, K, V> {
     /// What the table, the slab, the rings and the ghosts have allocated.
     pub(crate) fn metadata_bytes(&self) -> u64 {
         let state = &*self.state;
-        (self.hot.bytes() + state.clock.overhead_bytes() + state.gate.overhead_bytes()) as u64
+        let ghosts_bytes = state.gate.overhead_bytes() + state.readmission.overhead_bytes();
+        (self.hot.bytes() + state.clock.overhead_bytes() + ghosts_bytes) as u64
     }
 
     /// Entries that the policy's hands have looked at and spared.

@@ -56,7 +56,7 @@ impl<'g, K: Eq + Held, V: Held> Shard<'g, K, V> {
         loan
     }
 
-    /// Brings an entry back into RAM, as [`note_disk_hit`](Shard::note_disk_hit) said that it may. It keeps
+    /// Brings an entry back into RAM, as [`may_promote`](Shard::may_promote) said that it may. It keeps
     /// its copy on disk, unless the caller has forgotten that.
     pub(crate) fn promote(&mut self, arrival: Arrival<K, V>) -> Loan {
         self.note_limbo();
@@ -102,6 +102,7 @@ impl<'g, K: Eq + Held, V: Held> Shard<'g, K, V> {
         self.state.on_disk = 0;
         self.state.clock.clear();
         self.state.gate.clear();
+        self.state.readmission.clear();
         self.change_index(Cold::clear);
         self.hand_over_retired();
     }
