@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use super::admission::Gate;
+use super::admission::{Gate, Readmission};
 use super::clock::{Clock, Residents};
 use super::entry::{Flags, Meta, SlotId};
 use crate::hash::KeyHash;
@@ -199,6 +199,7 @@ struct TwoTiers {
     resident: Vec<bool>,
     clock: Clock,
     gate: Gate,
+    readmission: Readmission,
     log: VecDeque<u32>,
     log_entries: usize,
     log_wrapped: bool,
@@ -220,6 +221,7 @@ impl TwoTiers {
             resident: vec![false; keys],
             clock: Clock::new(ram_entries as u64),
             gate,
+            readmission: Readmission::new(),
             log: VecDeque::new(),
             log_entries,
             log_wrapped: false,
@@ -240,6 +242,9 @@ impl TwoTiers {
         if self.on_disk[index] {
             self.disk_hits += 1;
             self.read[index] = true;
+            if !self.comes_back(slot) {
+                return;
+            }
             self.metas.meta(slot).set(Flags::FROM_DISK);
         } else {
             self.metas.meta(slot).clear(Flags::FROM_DISK);
@@ -254,6 +259,12 @@ impl TwoTiers {
                 self.append(victim.0);
             }
         }
+    }
+
+    fn comes_back(&mut self, slot: SlotId) -> bool {
+        let (hash, residents) = (self.metas.meta(slot).hash, self.clock.len() as u64);
+        let has_room = self.clock.bytes() < self.clock.capacity();
+        has_room || self.clock.knows(hash) || self.readmission.admits(hash, residents)
     }
 
     fn append(&mut self, key: u32) {
