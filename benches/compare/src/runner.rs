@@ -60,7 +60,7 @@ pub struct Contest {
     pub what: String,
     pub unit: &'static str,
     pub targets: Vec<Target>,
-    /// Instead of the scale's.
+    /// Fewer than the scale's.
     repetitions: Option<usize>,
 }
 
@@ -149,7 +149,8 @@ impl Runner {
         run: impl Fn(&T, usize) -> Result<Sample>,
     ) -> Result<()> {
         self.progress(format_args!("{} {}", contest.workload, contest.what));
-        let rows = play(entrants, contest.repetitions.unwrap_or(self.scale.repetitions), run);
+        let most = self.scale.repetitions;
+        let rows = play(entrants, contest.repetitions.map_or(most, |some| some.min(most)), run);
         self.report.add(contest, &rows)
     }
 

@@ -38,7 +38,8 @@ fn reopen(runner: &mut Runner, peers: Vec<&'static str>, entries: u64, most: [f6
         Ok((name, dir))
     });
     runner.settle();
-    runner.contest(&contest("a close", most[0]), &closed, |(name, dir), _| sample(name, dir, entries))?;
+    let after_close = contest("a close", most[0]).repetitions(runner.scale.pick(2, 3));
+    runner.contest(&after_close, &closed, |(name, dir), _| sample(name, dir, entries))?;
     drop(closed);
     let killed = runner.prepare(names, |&name| {
         let wrecks: Result<Vec<TempDir>> = (0..repetitions)
