@@ -30,7 +30,7 @@ impl Scale {
 
     /// When a slow peer may end a repetition before all of it is done.
     pub fn limit(self) -> Duration {
-        self.pick(Duration::from_millis(250), Duration::from_millis(1_000))
+        self.pick(Duration::from_millis(200), Duration::from_millis(1_000))
     }
 }
 

@@ -19,7 +19,7 @@ const CAPACITY: u64 = KEYS * 13 / 10;
 type Ram<V> = Box<dyn RamCache<V>>;
 
 pub fn run(runner: &mut Runner) -> Result<()> {
-    let keys = Zipf::new(KEYS, 0.99, 0).take(runner.scale.pick(200_000, 1_000_000));
+    let keys = Zipf::new(KEYS, 0.99, 0).take(runner.scale.pick(100_000, 1_000_000));
     numbers(runner, &keys)?;
     batches(runner, &keys)?;
     blobs(runner, &keys)?;
@@ -34,7 +34,7 @@ fn numbers(runner: &mut Runner, keys: &[u64]) -> Result<()> {
         runner.contest(&contest, &field, |cache, _| hits(cache, keys, threads, limit, RamCache::get_each))?;
     }
     // So many that starting the threads takes no part worth mentioning.
-    let hot = vec![keys[0]; runner.scale.pick(500_000, 2_000_000)];
+    let hot = vec![keys[0]; runner.scale.pick(300_000, 1_000_000)];
     let contest = Contest::new("W1", "one hot key, u64 to u64, 2 threads against 1", "of 1 thread's time")
         .target(Target::FigureAtLeast("scaling", 1.9));
     runner.contest(&contest, &field, |cache, _| {

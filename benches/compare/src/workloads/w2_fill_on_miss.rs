@@ -15,7 +15,7 @@ use crate::{
 };
 
 pub fn run(runner: &mut Runner) -> Result<()> {
-    let keys = runner.scale.pick(200_000, 1_000_000);
+    let keys = runner.scale.pick(100_000, 1_000_000);
     let mut zipf = Zipf::new(keys, 0.9, 1);
     let (capacity, warming) = (keys / 10, zipf.take(keys as usize));
     let field = runner.prepare(policies::<Arc<[u8]>>(), |open| {

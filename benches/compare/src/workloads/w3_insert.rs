@@ -31,7 +31,7 @@ struct Full {
 }
 
 pub fn run(runner: &mut Runner) -> Result<()> {
-    let (inserts, limit) = (runner.scale.pick(200_000, 1_000_000), runner.scale.limit());
+    let (inserts, limit) = (runner.scale.pick(100_000, 1_000_000), runner.scale.limit());
     let field = runner.prepare(policies(), |open| {
         let cache = open(CAPACITY)?;
         cache.insert_each(0..CAPACITY * 3);
