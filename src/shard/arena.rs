@@ -6,7 +6,7 @@
 
 use std::{
     alloc::{Layout, handle_alloc_error},
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt,
     mem::{self, MaybeUninit},
     ops::Deref,
@@ -38,61 +38,88 @@ pub(crate) struct Arena {
 
 /// # Invariants
 ///
-/// 1. A part that was taken, or is free, lies in one of `maps` and overlaps no other one. Its ends
-///    are multiples of a line.
-/// 2. Regions are unmapped with the arena and not before.
+/// 1. A part that was taken, or is free, lies in one region and overlaps no other one. Its ends are
+///    multiples of a line.
+/// 2. No two free parts meet. `by_size` has each part of `free`, and no other.
+/// 3. Regions are unmapped with the arena and not before.
 #[derive(Default)]
 struct Regions {
     maps: Vec<MmapRaw>,
-    /// Addresses of the free parts by their size. Parts that meet are not joined: what is given
-    /// back are outgrown tables, whose sizes the next slab chunks fit into.
-    free: BTreeMap<usize, Vec<Address>>,
+    /// The bytes of each free part by its start.
+    free: BTreeMap<Start, usize>,
+    by_size: BTreeSet<(usize, Start)>,
 }
 
-/// Of a part, which nobody uses while it is in [`Regions::free`].
-#[derive(Clone, Copy)]
-struct Address(NonNull<u8>);
+/// Where a part begins: the number of its region, and the offset there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Start {
+    region: usize,
+    offset: usize,
+}
 
-// SAFETY: an address without any right to what is there; whoever takes the part gets that by the
-// mutex around `Regions`.
-unsafe impl Send for Address {}
+impl Start {
+    /// What lies so many bytes further on.
+    fn after(self, bytes: usize) -> Start {
+        Start { offset: self.offset + bytes, ..self }
+    }
+}
 
 impl Arena {
-    /// A part of `bytes`, a multiple of a line, for the taker alone.
-    fn take(&self, bytes: usize) -> NonNull<u8> {
+    /// A part of `bytes`, a multiple of a line, for the taker alone; and its address.
+    fn take(&self, bytes: usize) -> (Start, NonNull<u8>) {
         let mut regions = self.regions.lock();
         let (size, start) = regions.best_fit(bytes).unwrap_or_else(|| regions.map(bytes));
         if size > bytes {
-            // Wrapping, so that only the dereference carries an obligation; in bounds all the same.
-            let rest = start.as_ptr().wrapping_add(bytes);
-            regions.put(size - bytes, NonNull::new(rest).expect("a part does not end at null"));
+            regions.put(start.after(bytes), size - bytes);
         }
-        start
+        (start, regions.address(start))
     }
 
     /// Takes a part back that `take` returned for as many bytes and that nobody uses any more.
-    fn give_back(&self, bytes: usize, start: NonNull<u8>) {
-        self.regions.lock().put(bytes, start);
+    fn give_back(&self, start: Start, bytes: usize) {
+        self.regions.lock().put(start, bytes);
     }
 }
 
 impl Regions {
-    fn best_fit(&mut self, bytes: usize) -> Option<(usize, NonNull<u8>)> {
-        let (&size, parts) = self.free.range_mut(bytes..).next()?;
-        let Address(start) = parts.pop()?;
-        if parts.is_empty() {
-            self.free.remove(&size);
-        }
+    /// The smallest free part that is large enough.
+    fn best_fit(&mut self, bytes: usize) -> Option<(usize, Start)> {
+        let lowest = Start { region: 0, offset: 0 };
+        let &(size, start) = self.by_size.range((bytes, lowest)..).next()?;
+        self.remove(start, size);
         Some((size, start))
     }
 
-    fn put(&mut self, bytes: usize, start: NonNull<u8>) {
-        self.free.entry(bytes).or_default().push(Address(start));
+    /// Adds a free part, joined with those that it meets.
+    fn put(&mut self, mut start: Start, mut bytes: usize) {
+        if let Some((&before, &size)) = self.free.range(..start).next_back()
+            && before.after(size) == start
+        {
+            self.remove(before, size);
+            (start, bytes) = (before, size + bytes);
+        }
+        if let Some(&size) = self.free.get(&start.after(bytes)) {
+            self.remove(start.after(bytes), size);
+            bytes += size;
+        }
+        self.free.insert(start, bytes);
+        self.by_size.insert((bytes, start));
+    }
+
+    fn remove(&mut self, start: Start, bytes: usize) {
+        self.free.remove(&start);
+        self.by_size.remove(&(bytes, start));
+    }
+
+    fn address(&self, start: Start) -> NonNull<u8> {
+        // Wrapping, so that only the dereference carries an obligation; in bounds all the same.
+        let address = self.maps[start.region].as_mut_ptr().wrapping_add(start.offset);
+        NonNull::new(address).expect("a mapping is not at null")
     }
 
     /// Maps a region that has room for `bytes`.
     #[cold]
-    fn map(&mut self, bytes: usize) -> (usize, NonNull<u8>) {
+    fn map(&mut self, bytes: usize) -> (usize, Start) {
         let mapped: usize = self.maps.iter().map(MmapRaw::len).sum();
         let wanted = bytes.max(mapped.clamp(REGION_BYTES_MIN, REGION_BYTES_MAX));
         let granule = if wanted >= HUGE_PAGE_BYTES { HUGE_PAGE_BYTES } else { REGION_BYTES_MIN };
@@ -105,10 +132,8 @@ impl Regions {
         if granule == HUGE_PAGE_BYTES {
             let _ = map.advise(memmap2::Advice::HugePage);
         }
-        let map = MmapRaw::from(map);
-        let start = NonNull::new(map.as_mut_ptr()).expect("a mapping is not at null");
-        self.maps.push(map);
-        (len, start)
+        self.maps.push(MmapRaw::from(map));
+        (len, Start { region: self.maps.len() - 1, offset: 0 })
     }
 }
 
@@ -123,12 +148,12 @@ impl fmt::Debug for Regions {
 ///
 /// # Invariants
 ///
-/// 1. `start` points to `len` initialized values in a part of [`part_bytes`] that was taken from
+/// 1. `first` points to `len` initialized values in `part`, which has [`part_bytes`] and was taken from
 ///    `arena` for this array alone.
 pub(crate) struct Array<T> {
     arena: Arc<Arena>,
-    part: NonNull<u8>,
-    start: NonNull<T>,
+    part: Start,
+    first: NonNull<T>,
     len: usize,
 }
 
@@ -143,15 +168,15 @@ impl<T> Array<T> {
     /// If the values need more memory than there are addresses.
     pub(crate) fn new(arena: &Arc<Arena>, len: usize, mut value: impl FnMut() -> T) -> Array<T> {
         const { assert!(!mem::needs_drop::<T>(), "an array drops no values") };
-        let part = arena.take(part_bytes::<T>(len));
-        let start = first::<T>(part);
+        let (part, address) = arena.take(part_bytes::<T>(len));
+        let first = first::<T>(address);
         for index in 0..len {
-            let at = start.as_ptr().wrapping_add(index);
-            // SAFETY: the part has room for `len` values from `start` on, which is aligned for them
+            let at = first.as_ptr().wrapping_add(index);
+            // SAFETY: the part has room for `len` values from `first` on, which is aligned for them
             // (both by `part_bytes` and `first`), and was taken for this array alone.
             unsafe { at.write(value()) };
         }
-        Array { arena: Arc::clone(arena), part, start, len }
+        Array { arena: Arc::clone(arena), part, first, len }
     }
 
     /// What the array takes of the arena.
@@ -163,20 +188,20 @@ impl<T> Array<T> {
 impl<T> Array<MaybeUninit<T>> {
     /// Room for `len` values that nobody has touched yet: it takes no memory until it is used.
     pub(crate) fn new_uninit(arena: &Arc<Arena>, len: usize) -> Array<MaybeUninit<T>> {
-        let part = arena.take(part_bytes::<T>(len));
-        Array { arena: Arc::clone(arena), part, start: first(part), len }
+        let (part, address) = arena.take(part_bytes::<T>(len));
+        Array { arena: Arc::clone(arena), part, first: first(address), len }
     }
 
     /// The values' address, which stays good as long as the arena: the memory is not given back.
     pub(crate) fn leak(self) -> NonNull<MaybeUninit<T>> {
-        let start = self.start;
+        let first = self.first;
         // The handle on the arena must go all the same, or nothing would ever unmap it.
         let mut array = mem::ManuallyDrop::new(self);
         let arena: *mut Arc<Arena> = &mut array.arena;
         // SAFETY: `array` is not dropped, so this is the handle's only drop, and it is not used
         // after it.
         unsafe { ptr::drop_in_place(arena) };
-        start
+        first
     }
 }
 
@@ -187,13 +212,13 @@ impl<T> Deref for Array<T> {
     fn deref(&self) -> &[T] {
         // SAFETY: `len` initialized values, aligned, which nobody else reaches (invariant 1), in
         // memory that the arena, held here, keeps mapped. The borrow is that of `self`.
-        unsafe { slice::from_raw_parts(self.start.as_ptr(), self.len) }
+        unsafe { slice::from_raw_parts(self.first.as_ptr(), self.len) }
     }
 }
 
 impl<T> Drop for Array<T> {
     fn drop(&mut self) {
-        self.arena.give_back(self.bytes(), self.part);
+        self.arena.give_back(self.part, self.bytes());
     }
 }
 
@@ -221,6 +246,23 @@ fn first<T>(part: NonNull<u8>) -> NonNull<T> {
 mod tests {
     use super::*;
 
+    impl Arena {
+        /// Re-derives the invariants of the free parts.
+        fn check(&self) {
+            let regions = self.regions.lock();
+            let by_size: BTreeSet<_> = regions.free.iter().map(|(&start, &bytes)| (bytes, start)).collect();
+            assert_eq!(by_size, regions.by_size);
+            let parts: Vec<_> = regions.free.iter().collect();
+            for pair in parts.windows(2) {
+                let (end, next) = (pair[0].0.after(*pair[0].1), *pair[1].0);
+                assert!(end < next, "free parts meet or overlap");
+            }
+            for (start, bytes) in parts {
+                assert!(start.offset + bytes <= regions.maps[start.region].len());
+            }
+        }
+    }
+
     #[test]
     fn arrays_do_not_overlap_and_keep_their_values() {
         let arena = Arc::new(Arena::default());
@@ -239,6 +281,7 @@ mod tests {
         let mut firsts: Vec<u64> = arrays.iter().filter_map(|array| array.first().copied()).collect();
         firsts.sort_unstable();
         assert!(firsts.is_sorted_by(|a, b| a < b), "an array lost its values to another");
+        arena.check();
     }
 
     #[test]
@@ -251,6 +294,12 @@ mod tests {
         let other: Array<u8> = Array::new(&arena, 32 << 10, || 3);
         assert_eq!((half.as_ptr(), other.as_ptr()), (address, address.wrapping_add(32 << 10)));
         assert_eq!(arena.regions.lock().maps.len(), 1);
+        // Three neighbours, the middle one last: joined with both.
+        let rest: Array<u8> = Array::new(&arena, 1 << 10, || 4);
+        drop((half, rest, other));
+        let whole: Array<u8> = Array::new(&arena, 64 << 10, || 5);
+        assert_eq!(whole.as_ptr(), address);
+        arena.check();
     }
 
     #[test]
