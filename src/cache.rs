@@ -384,17 +384,14 @@ impl<K: Key, V: Value> Cache<K, V> {
             let (location, comes_back) = match shard.find(hash, key) {
                 Found::Hot(Resident { entry, times }) => {
                     // It came, or was overwritten, since the look-up without the lock.
-                    shard.counts().ram_hits += 1;
                     drop(shard);
+                    self.tiers.look_ups.add_hits(1);
                     entry.meta.hit();
                     self.tiers.expiry.touch(times);
                     return Some(read(&entry.value));
                 }
                 Found::Cold(location) => (location, shard.note_disk_hit(hash)),
-                Found::Nothing => {
-                    shard.counts().misses += 1;
-                    return None;
-                }
+                Found::Nothing => break,
             };
             drop(shard);
             match self.tiers.read_copy(hash, key, location, guard) {
@@ -410,7 +407,7 @@ impl<K: Key, V: Value> Cache<K, V> {
                 ReadCopy::Nothing => break,
             }
         }
-        self.tiers.shard(hash, guard).counts().misses += 1;
+        self.tiers.look_ups.add_miss();
         None
     }
 

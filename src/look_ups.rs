@@ -10,7 +10,7 @@ use crate::sync::{AtomicU64, Mutex, Ordering::Relaxed};
 const LANES: usize = 32;
 const SHARED: usize = LANES - 1;
 
-/// Look-ups that need no lock to be counted. Each thread adds in a lane of its own.
+/// What look-ups came to. Each thread adds in a lane of its own, and none needs a lock.
 ///
 /// Relaxed throughout: nothing but the sums is read from them.
 #[derive(Debug)]

@@ -159,9 +159,9 @@ impl Stats {
     pub(crate) fn of<K: Key, V: Value>(tiers: &Tiers<K, V>) -> Stats {
         let counts = tiers.counts();
         let mut stats = Stats {
-            ram_hits: counts.ram_hits + tiers.look_ups.hits(),
+            ram_hits: tiers.look_ups.hits(),
             disk_hits: tiers.look_ups.disk_hits(),
-            misses: counts.misses + tiers.look_ups.misses(),
+            misses: tiers.look_ups.misses(),
             inserts: counts.inserts,
             removes: counts.removes,
             loads: counts.loads,

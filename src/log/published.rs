@@ -8,6 +8,7 @@ use crossbeam_epoch::{self as epoch, Guard};
 use crate::sync::{
     AtomicPtr, Mutex,
     Ordering::{AcqRel, Acquire},
+    assert_ours,
 };
 
 /// # Invariants
@@ -71,11 +72,6 @@ impl<T: fmt::Debug + Send + Sync + 'static> fmt::Debug for Published<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.get(&epoch::pin()).fmt(f)
     }
-}
-
-/// A guard of another collector, or of none, would protect nothing here and defer nothing.
-fn assert_ours(guard: &Guard) {
-    assert_eq!(guard.collector(), Some(epoch::default_collector()), "pinned elsewhere");
 }
 
 #[cfg(test)]

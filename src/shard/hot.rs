@@ -70,6 +70,7 @@ use crate::{
     sync::{
         AtomicBool, AtomicU64, AtomicUsize, Mutex,
         Ordering::{Acquire, Relaxed},
+        assert_ours,
         lock_free::AtomicPtr,
     },
 };
@@ -269,11 +270,6 @@ impl<K, V> fmt::Debug for Hot<K, V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Hot").field("rest", &*self.rest).finish_non_exhaustive()
     }
-}
-
-/// A guard of another collector, or of none, would protect nothing here and defer nothing.
-fn assert_ours(guard: &Guard) {
-    assert_eq!(guard.collector(), Some(crossbeam_epoch::default_collector()), "pinned elsewhere");
 }
 
 /// As [`assert_ours`], for the path of a hit: a crate that pins in one place only need not pay.

@@ -4,7 +4,7 @@ use std::{borrow::Borrow, collections::VecDeque, fmt, mem, ptr, sync::Arc};
 
 use crossbeam_epoch::Guard;
 
-use super::{Hot, assert_ours, drop_quietly};
+use super::{Hot, drop_quietly};
 use crate::{
     hash::KeyHash,
     shard::{
@@ -15,6 +15,7 @@ use crate::{
     sync::{
         AtomicPtr,
         Ordering::{AcqRel, Acquire, Relaxed, Release},
+        assert_ours,
     },
 };
 
