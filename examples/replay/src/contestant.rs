@@ -51,7 +51,7 @@ pub const OF_EACH_KIND: [Contestant; 7] = [
 ];
 
 /// Those of RAM alone, which the recipe compares; FIFO is what all are measured by.
-pub const OF_RAM: [Contestant; 11] = [
+pub const OF_RAM: &[Contestant] = &[
     Contestant::Embercache,
     Contestant::Lru,
     Contestant::S3Fifo,
@@ -70,17 +70,8 @@ pub const OF_STRIPES: [Contestant; 2] = [Contestant::Embercache16, Contestant::E
 pub const OF_BOTH_TIERS: [Contestant; 3] =
     [Contestant::TwoTiers, Contestant::TwoTiersFrugal, Contestant::TwoTiersAll];
 
-/// The other crates, in each of their configurations.
-pub const CRATES: [Contestant; 8] = [
-    Contestant::QuickCache,
-    Contestant::Moka,
-    Contestant::MokaLru,
-    Contestant::Foyer,
-    Contestant::FoyerLru,
-    Contestant::FoyerS3Fifo,
-    Contestant::FoyerSieve,
-    Contestant::FoyerFifo,
-];
+/// The other crates, in each of their configurations: all of those but ourselves and the simulations.
+pub const CRATES: &[Contestant] = OF_RAM.split_at(3).1;
 
 impl Contestant {
     pub fn name(self) -> String {

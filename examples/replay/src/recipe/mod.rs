@@ -76,7 +76,7 @@ impl Recipe {
 
     /// Every entry weighs one.
     fn by_entries(&self, paths: &[PathBuf]) -> Result<Section> {
-        let everybody = [&OF_RAM[..], &OF_STRIPES].concat();
+        let everybody = [OF_RAM, &OF_STRIPES].concat();
         let caches = if self.caches.is_empty() { &everybody } else { &self.caches };
         let mut section = Section::new("entries", with_fifo(caches));
         for path in paths {
@@ -89,7 +89,7 @@ impl Recipe {
     }
 
     fn as_in_the_arc_paper(&self, paths: &[PathBuf]) -> Result<Section> {
-        let mut section = Section::new("OLTP", with_fifo(&OF_RAM));
+        let mut section = Section::new("OLTP", with_fifo(OF_RAM));
         if let Some(path) = paths.iter().find(|path| path.to_string_lossy().contains(OLTP.0)) {
             section.play(&self.read(path, REQUESTS_MAX)?, &OLTP.1)?;
         } else {
@@ -100,7 +100,7 @@ impl Recipe {
 
     /// Each key has a size of its own.
     fn by_bytes(&self, paths: &[PathBuf]) -> Result<Section> {
-        let mut section = Section::new("bytes", with_fifo(&OF_RAM));
+        let mut section = Section::new("bytes", with_fifo(OF_RAM));
         let overhead_bytes = Ember::entry_overhead_bytes()?;
         for path in paths {
             let mut trace = self.read(path, REQUESTS_MAX)?;
