@@ -3,7 +3,7 @@
 
 use std::{
     fs,
-    path::{Path, PathBuf},
+    path::Path,
     sync::atomic::{AtomicU64, Ordering},
     thread,
     time::Duration,
@@ -13,7 +13,10 @@ use anyhow::{Context, Result, ensure};
 use parking_lot::Mutex;
 use rusqlite::{Connection, OptionalExtension, params};
 
-use crate::content::{are_of, bytes};
+use crate::{
+    connections::Connections,
+    content::{are_of, bytes},
+};
 
 const TABLE: &str =
     "CREATE TABLE product (id INTEGER PRIMARY KEY, version INTEGER NOT NULL, body BLOB NOT NULL)";
@@ -26,9 +29,7 @@ pub const PRODUCT_BYTES: usize = 8 + BODY_BYTES;
 
 /// An open database.
 pub struct Database {
-    path: PathBuf,
-    /// Those that no thread uses now. Guards only the list.
-    idle: Mutex<Vec<Connection>>,
+    connections: Connections,
     /// Held from drawing a version until it is committed; SQLite has one writer at a time anyway.
     writer: Mutex<()>,
     /// By id: the version that is committed, and invalidated in the cache. All go only upwards.
@@ -58,8 +59,8 @@ impl Database {
     pub fn copy(of: &Path, to: &Path, products: u64) -> Result<Database> {
         fs::copy(of, to)?;
         let acknowledged = (0..products).map(|_| AtomicU64::new(0)).collect();
-        let (idle, writer, delay) = (Mutex::new(Vec::new()), Mutex::new(()), Duration::ZERO);
-        Ok(Database { path: to.to_owned(), idle, writer, acknowledged, delay })
+        let (connections, writer) = (Connections::new(to), Mutex::new(()));
+        Ok(Database { connections, writer, acknowledged, delay: Duration::ZERO })
     }
 
     /// From here on each query takes so much longer.
@@ -70,7 +71,7 @@ impl Database {
     /// The product as a cache is to have it.
     pub fn product(&self, id: u64) -> Result<Vec<u8>> {
         self.wait();
-        self.with(|connection| {
+        self.connections.with(|connection| {
             let mut statement = connection.prepare_cached(SELECT)?;
             let row = |row: &rusqlite::Row<'_>| {
                 let version: u64 = row.get(0)?;
@@ -84,7 +85,7 @@ impl Database {
     pub fn update(&self, id: u64, invalidate: impl FnOnce() -> Result<()>) -> Result<()> {
         self.wait();
         let one_at_a_time = self.writer.lock();
-        let version = self.with(|connection| {
+        let version = self.connections.with(|connection| {
             let mut statement = connection.prepare_cached("SELECT version FROM product WHERE id = ?1")?;
             let version = statement.query_row([id], |row| row.get::<_, u64>(0))? + 1;
             connection.prepare_cached(UPDATE)?.execute(params![
@@ -112,24 +113,6 @@ impl Database {
             thread::sleep(self.delay);
         }
     }
-
-    /// Lends an idle connection, or a new one.
-    fn with<R>(&self, work: impl FnOnce(&Connection) -> Result<R>) -> Result<R> {
-        let idle = self.idle.lock().pop();
-        let connection = idle.map_or_else(|| connect(&self.path), Ok)?;
-        let result = work(&connection);
-        self.idle.lock().push(connection);
-        result
-    }
-}
-
-fn connect(path: &Path) -> Result<Connection> {
-    let connection = Connection::open(path)?;
-    connection.execute_batch(
-        "PRAGMA journal_mode = WAL; PRAGMA synchronous = OFF; PRAGMA mmap_size = 4294967296;
-         PRAGMA busy_timeout = 10000;",
-    )?;
-    Ok(connection)
 }
 
 /// The version of a product; an error if it is not this product, or not whole.

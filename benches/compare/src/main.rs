@@ -1,6 +1,7 @@
 //! embercache and its peers at the same verified work, in turns. See README.md.
 
 mod child;
+mod connections;
 mod content;
 mod database;
 mod machine;

@@ -1,13 +1,13 @@
-//! SQLite with a write-ahead log, without syncs, read through a map; a connection for each thread.
+//! SQLite, a connection for each thread.
 
-use std::{ops::Range, path::Path, path::PathBuf};
+use std::{ops::Range, path::Path};
 
 use anyhow::Result;
-use parking_lot::Mutex;
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::store::{Setup, Store, batches, key_bytes};
 use crate::{
+    connections::Connections,
     content::{are_of, fill},
     measure::Tally,
 };
@@ -15,39 +15,15 @@ use crate::{
 const GET: &str = "SELECT value FROM entries WHERE key = ?1";
 const INSERT: &str = "INSERT OR REPLACE INTO entries VALUES (?1, ?2)";
 
-struct Sqlite {
-    path: PathBuf,
-    /// Those that no thread uses now. Guards only the list.
-    idle: Mutex<Vec<Connection>>,
-}
+struct Sqlite(Connections);
 
 pub fn open(dir: &Path, _setup: Setup) -> Result<Box<dyn Store>> {
-    let sqlite = Sqlite { path: dir.join("sqlite"), idle: Mutex::new(Vec::new()) };
-    sqlite.with(|connection| {
+    let connections = Connections::new(dir.join("sqlite"));
+    connections.with(|connection| {
         let table = "CREATE TABLE IF NOT EXISTS entries (key BLOB PRIMARY KEY, value BLOB) WITHOUT ROWID";
         Ok(connection.execute_batch(table)?)
     })?;
-    Ok(Box::new(sqlite))
-}
-
-impl Sqlite {
-    /// Lends an idle connection, or a new one.
-    fn with<R>(&self, work: impl FnOnce(&mut Connection) -> Result<R>) -> Result<R> {
-        let idle = self.idle.lock().pop();
-        let mut connection = idle.map_or_else(|| connect(&self.path), Ok)?;
-        let result = work(&mut connection);
-        self.idle.lock().push(connection);
-        result
-    }
-}
-
-fn connect(path: &Path) -> Result<Connection> {
-    let connection = Connection::open(path)?;
-    connection.execute_batch(
-        "PRAGMA journal_mode = WAL; PRAGMA synchronous = OFF; PRAGMA mmap_size = 4294967296;
-         PRAGMA busy_timeout = 10000;",
-    )?;
-    Ok(connection)
+    Ok(Box::new(Sqlite(connections)))
 }
 
 fn get(connection: &Connection, key: u64, read: &mut dyn FnMut(&[u8])) -> Result<bool> {
@@ -61,18 +37,18 @@ fn get(connection: &Connection, key: u64, read: &mut dyn FnMut(&[u8])) -> Result
 
 impl Store for Sqlite {
     fn get(&self, key: u64, read: &mut dyn FnMut(&[u8])) -> Result<bool> {
-        self.with(|connection| get(connection, key, read))
+        self.0.with(|connection| get(connection, key, read))
     }
 
     fn insert(&self, key: u64, value: &[u8]) -> Result<()> {
-        self.with(|connection| {
+        self.0.with(|connection| {
             connection.prepare_cached(INSERT)?.execute(params![key_bytes(key), value])?;
             Ok(())
         })
     }
 
     fn remove(&self, key: u64) -> Result<()> {
-        self.with(|connection| {
+        self.0.with(|connection| {
             connection.prepare_cached("DELETE FROM entries WHERE key = ?1")?.execute([key_bytes(key)])?;
             Ok(())
         })
@@ -84,14 +60,11 @@ impl Store for Sqlite {
     }
 
     fn close(self: Box<Self>) -> Result<()> {
-        for connection in self.idle.into_inner() {
-            connection.close().map_err(|(_, error)| error)?;
-        }
-        Ok(())
+        self.0.close()
     }
 
     fn check_each(&self, keys: &[u64], version: u64) -> Result<Tally> {
-        self.with(|connection| {
+        self.0.with(|connection| {
             let transaction = connection.transaction()?;
             let mut tally = Tally::default();
             for &key in keys {
@@ -106,7 +79,7 @@ impl Store for Sqlite {
     fn insert_each(&self, keys: Range<u64>, version: u64, value_bytes: usize) -> Result<()> {
         let mut value = vec![0; value_bytes];
         for batch in batches(keys) {
-            self.with(|connection| {
+            self.0.with(|connection| {
                 let transaction = connection.transaction()?;
                 for key in batch {
                     fill(&mut value, key, version);
