@@ -290,6 +290,17 @@ impl<K: Key, V: Value> Tiers<K, V> {
         }
     }
 
+    /// The same for a caller who looks at nothing any more, so that what this thread alone still
+    /// stood in the way of is dropped at once.
+    #[inline]
+    pub(crate) fn collect_now(&self, hash: KeyHash, mut guard: Guard) {
+        if self.stripe(hash).hot.take_flush_due() {
+            guard.flush();
+            guard.repin();
+            guard.flush();
+        }
+    }
+
     /// Hands over whatever was displaced: in a stripe that rests, nobody else would.
     pub(crate) fn collect_all(&self) {
         if self.stripes.iter().any(|stripe| stripe.hot.limbo_weight() > 0) {
