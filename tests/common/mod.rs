@@ -10,6 +10,7 @@ pub(crate) mod value;
 
 use std::{
     env, fs,
+    io::{self, Write},
     path::{Path, PathBuf},
     str::FromStr,
     sync::Arc,
@@ -70,6 +71,11 @@ pub(crate) fn from_env<T: FromStr>(name: &str, default: T) -> T {
 /// docs/reliability.md, and the figures.
 pub(crate) fn figure(line: u32, figures: &str) {
     println!("line {line}: {figures}");
+}
+
+/// Says that a test was not run, past the harness, which keeps what passing tests print.
+pub(crate) fn skip(what: &str, why: &str) {
+    writeln!(io::stderr(), "SKIPPED: {what}: {why}").expect("standard error is there");
 }
 
 /// Waits until `done`, and fails the test if that does not come within `limit`.
