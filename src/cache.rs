@@ -592,9 +592,9 @@ impl<K: Key, V: Value> Cache<K, V> {
     /// One step under the stripe's lock: is the load alive, journal, insert.
     fn put_in_ram(&self, arrival: Arrival<K, V>, load: Option<LoadId>) -> Result<bool, Error> {
         let hash = arrival.entry.meta.hash;
-        let guard = &epoch::pin();
-        self.tiers.stripe(hash).hot.prefetch_bucket(hash, guard);
-        let mut shard = self.tiers.shard(hash, guard);
+        let guard = epoch::pin();
+        self.tiers.stripe(hash).hot.prefetch_bucket(hash, &guard);
+        let mut shard = self.tiers.shard(hash, &guard);
         shard.prefetch(hash);
         if shard.is_closed() {
             drop(shard);
@@ -615,7 +615,7 @@ impl<K: Key, V: Value> Cache<K, V> {
         drop(shard);
         drop((dead_loads, gone));
         self.tiers.honour(loan);
-        self.tiers.collect(hash, guard);
+        self.tiers.collect_now(hash, guard);
         durable.map(|()| true)
     }
 
