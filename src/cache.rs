@@ -595,6 +595,7 @@ impl<K: Key, V: Value> Cache<K, V> {
         let guard = epoch::pin();
         self.tiers.stripe(hash).hot.prefetch_bucket(hash, &guard);
         let mut shard = self.tiers.shard(hash, &guard);
+        shard.prefetch(hash);
         if shard.is_closed() {
             drop(shard);
             return Err(Error::Closed);

@@ -1,6 +1,12 @@
 //! Both tiers under one roof: the stripes, the log, and what every walk through them needs.
 
-use std::{ops::Range, sync::Arc, thread};
+use std::{
+    hint,
+    ops::Range,
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
 
 use crossbeam_epoch::{self as epoch, Guard};
 
@@ -30,6 +36,9 @@ const ENTRY_OVERHEAD_BYTES: u64 = 24;
 
 /// Records on disk from which on a second thread is worth its start.
 const PARALLEL_RECOVERY_MIN: u64 = 1 << 16;
+
+/// Spins between two looks at whether the maintenance thread has caught up, a fraction of a microsecond.
+const SPINS: usize = 16;
 
 /// The two tiers.
 pub(crate) struct Tiers<K, V> {
@@ -331,8 +340,24 @@ impl<K: Key, V: Value> Tiers<K, V> {
         }
         self.ring_for_batch();
         if self.budget.is_overloaded() {
-            self.bell.wait_for_room(|| self.budget.is_overloaded() && !self.budget.sheds());
+            return self.bell.wait_for_room(|| self.budget.is_overloaded() && !self.budget.sheds());
         }
+        let pause = self.budget.hold_back();
+        if !pause.is_zero() && !self.bell.is_attendant() {
+            self.hold_back(pause);
+        }
+    }
+
+    /// Lets the maintenance thread catch up, until it has or for so long. Many short pauses in place of one
+    /// long wait, which would begin and end with a change of threads.
+    #[cold]
+    fn hold_back(&self, pause: Duration) {
+        let begun = Instant::now();
+        while begun.elapsed() < pause && !self.budget.hold_back().is_zero() {
+            // What it waits for is lowered by the other thread, which each look costs a wait for memory.
+            (0..SPINS).for_each(|_| hint::spin_loop());
+        }
+        self.budget.add_held_back(begun.elapsed());
     }
 
     pub(crate) fn disk_entries(&self) -> u64 {

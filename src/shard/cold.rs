@@ -15,7 +15,7 @@
 
 use std::fmt;
 
-use crate::{hash::KeyHash, location::Location};
+use crate::{hash::KeyHash, location::Location, processor::prefetch};
 
 /// Homes of the smallest table that has slots at all.
 const HOMES_MIN: usize = 16;
@@ -138,6 +138,13 @@ impl Cold {
 
     pub(crate) fn get(&self, hash: KeyHash) -> Option<Location> {
         self.packed(hash).map(Packed::location)
+    }
+
+    /// Has the place where a search for this hash begins brought near.
+    #[inline]
+    pub(crate) fn prefetch(&self, hash: KeyHash) {
+        let home = home(order_of(hash), self.homes);
+        prefetch(self.slots.as_ptr().wrapping_add(home));
     }
 
     /// Location and marks.

@@ -38,7 +38,7 @@ mod table;
 #[cfg(test)]
 mod replay;
 
-use std::{borrow::Borrow, sync::Arc};
+use std::{borrow::Borrow, hint, sync::Arc};
 
 use crossbeam_epoch::Guard;
 
@@ -68,6 +68,9 @@ use crate::{
 /// What a key or value must be to live in a table that any thread reads and drops from.
 pub(crate) trait Held: Send + Sync + 'static {}
 impl<T: Send + Sync + 'static> Held for T {}
+
+/// How often a taken lock is tried before the thread sleeps.
+const LOCK_TRIES: usize = 64;
 
 /// One stripe: a table that readers search without a lock, and the lock for everything else.
 pub(crate) struct Stripe<K, V> {
@@ -203,7 +206,21 @@ impl<K: Eq + Held, V: Held> Stripe<K, V> {
 
     /// Takes the lock. The guard was pinned before, since to pin may run deferred drops.
     pub(crate) fn lock<'g>(&'g self, guard: &'g Guard) -> Shard<'g, K, V> {
-        Shard { hot: &self.hot, guard, state: self.state.lock(), limbo: 0 }
+        let state = self.state.try_lock().unwrap_or_else(|| self.lock_contended());
+        Shard { hot: &self.hot, guard, state, limbo: 0 }
+    }
+
+    /// Tries again for some microseconds, longer than stays under the lock take: to sleep and be woken
+    /// takes ten times as long.
+    #[cold]
+    fn lock_contended(&self) -> MutexGuard<'_, State<K, V>> {
+        for _ in 0..LOCK_TRIES {
+            (0..4).for_each(|_| hint::spin_loop());
+            if let Some(state) = self.state.try_lock() {
+                return state;
+            }
+        }
+        self.state.lock()
     }
 
     pub(crate) fn is_loaded(&self) -> bool {
