@@ -33,6 +33,7 @@ mod moves;
 pub(crate) mod pending;
 mod ring;
 mod slab;
+mod slot_set;
 mod table;
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use crate::{
     hash::KeyHash,
     shard::{
         entry::{Arrival, Entry, Flags, SlotId},
-        slab::Slab,
+        slot_set::SlotSet,
         table::Table,
     },
     sync::{
@@ -32,7 +32,7 @@ const GONE: usize = 2;
 ///
 /// # Invariants
 ///
-/// 1. `resident` has a bit for each slot below `fresh`, set exactly for those linked in the table.
+/// 1. `resident` has the slots that are linked in the table, all below `fresh`.
 /// 2. Each slot below `fresh` is resident, in `free`, in `line`, handed over or in `Rest::freed`.
 /// 3. `line` has the entries retired since the first `left`, in that order, and they weigh
 ///    `Rest::line_weight`. Functions that say when they are out of reach are deferred for the
@@ -40,11 +40,11 @@ const GONE: usize = 2;
 pub(crate) struct HotWriter<K, V> {
     hot: Arc<Hot<K, V>>,
     len: usize,
-    resident: Vec<u64>,
+    resident: SlotSet,
     /// Vacant slots below `fresh`.
     free: Vec<SlotId>,
     /// The lowest slot that was never used.
-    fresh: u32,
+    fresh: SlotId,
     /// Unlinked and still filled.
     line: VecDeque<SlotId>,
     left: u64,
@@ -62,9 +62,9 @@ impl<K, V> HotWriter<K, V> {
         HotWriter {
             hot,
             len: 0,
-            resident: Vec::new(),
+            resident: SlotSet::default(),
             free: Vec::new(),
-            fresh: 0,
+            fresh: SlotId(0),
             line: VecDeque::new(),
             left: 0,
             announced: 0,
@@ -105,15 +105,7 @@ impl<K, V> HotWriter<K, V> {
 
     /// The first resident slot at or above `from`, for sweeps in bounded steps.
     pub(crate) fn next_resident(&self, from: SlotId) -> Option<SlotId> {
-        let first = from.0 as usize / 64;
-        let mut below = (1 << (from.0 % 64)) - 1;
-        for (word, bits) in self.resident.iter().enumerate().skip(first) {
-            let left = bits & !mem::take(&mut below);
-            if left != 0 {
-                return Some(SlotId(word as u32 * 64 + left.trailing_zeros()));
-            }
-        }
-        None
+        self.resident.next(from)
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -122,7 +114,7 @@ impl<K, V> HotWriter<K, V> {
 
     #[inline]
     pub(super) fn is_resident(&self, slot: SlotId) -> bool {
-        self.resident.get(slot.0 as usize / 64).is_some_and(|word| word >> (slot.0 % 64) & 1 == 1)
+        self.resident.contains(slot)
     }
 
     /// Whether this is the writer of that table.
@@ -268,13 +260,13 @@ impl<K: Send + Sync + 'static, V: Send + Sync + 'static> HotWriter<K, V> {
         // the lock of `freed`. It is linked nowhere and no guard can have seen it linked, so only
         // this writer knows it; linking it is a Release store.
         unsafe { self.hot.slab.write(slot, entry) };
-        self.set_resident(slot, true);
+        self.resident.insert(slot);
         slot
     }
 
     /// Books an unlinked slot out, to be emptied when no reader can hold its entry.
     fn retire(&mut self, slot: SlotId, weight: u64, guard: &Guard) {
-        self.set_resident(slot, false);
+        self.resident.remove(slot);
         self.line.push_back(slot);
         let line_weight = self.hot.rest.line_weight.load(Relaxed) + weight;
         self.hot.rest.line_weight.store(line_weight, Relaxed);
@@ -337,21 +329,13 @@ impl<K: Send + Sync + 'static, V: Send + Sync + 'static> HotWriter<K, V> {
     }
 
     fn take_fresh(&mut self) -> SlotId {
-        let slot = SlotId(self.fresh);
-        assert!(slot <= Slab::<Entry<K, V>>::LAST, "a stripe holds at most 2^32 entries");
-        self.fresh += 1;
-        if self.resident.len() * 64 < self.fresh as usize {
-            self.resident.push(0);
-        }
+        let slot = self.fresh;
+        assert!(slot <= SlotId::LAST, "a stripe holds at most 2^30 entries");
+        self.fresh = slot.next();
+        self.resident.reserve(slot);
         let grown = self.hot.slab.reserve(slot);
         self.hot.rest.bytes.fetch_add(grown, Relaxed);
         slot
-    }
-
-    fn set_resident(&mut self, slot: SlotId, resident: bool) {
-        let (word, bit) = (&mut self.resident[slot.0 as usize / 64], 1 << (slot.0 % 64));
-        assert_eq!(*word & bit == 0, resident, "{slot:?} is in that state already");
-        *word ^= bit;
     }
 }
 
@@ -364,8 +348,9 @@ impl<K: Eq, V> HotWriter<K, V> {
         table.check(|slot| self.entry(slot).meta.hash);
         let mut linked: Vec<SlotId> = table.slots().collect();
         linked.sort_unstable();
-        let resident: Vec<SlotId> =
-            (0..self.fresh).map(SlotId).filter(|&slot| self.is_resident(slot)).collect();
+        let slots = std::iter::successors(Some(SlotId(0)), |slot| Some(slot.next()));
+        let used = slots.take_while(|&slot| slot < self.fresh);
+        let resident: Vec<SlotId> = used.filter(|&slot| self.is_resident(slot)).collect();
         assert_eq!(linked, resident, "linked and resident slots differ (invariant 1)");
         assert_eq!(linked.len(), self.len);
         for &slot in &linked {
@@ -380,7 +365,7 @@ impl<K: Eq, V> HotWriter<K, V> {
         known.sort_unstable();
         known.dedup();
         assert_eq!(known.len(), count, "a slot is in two places (invariant 2)");
-        assert!(known.last().is_none_or(|slot| slot.0 < self.fresh));
+        assert!(known.last().is_none_or(|&slot| slot < self.fresh));
         let weights = self.line.iter().map(|&slot| {
             // SAFETY: retired and not handed over, so still filled (the table's invariant 2); the
             // writer is borrowed, so it stays so.
@@ -402,7 +387,7 @@ impl<K, V> Drop for HotWriter<K, V> {
 impl<K, V> fmt::Debug for HotWriter<K, V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let HotWriter { len, fresh, left, announced, .. } = self;
-        write!(f, "HotWriter {{ len: {len}, fresh: {fresh}, left: {left}, announced: {announced}, .. }}")
+        write!(f, "HotWriter {{ len: {len}, fresh: {fresh:?}, left: {left}, announced: {announced}, .. }}")
     }
 }
 
