@@ -185,6 +185,7 @@ impl<K, V> Hot<K, V> {
 
     /// As [`HotWriter::entry`], but the references outlive the stripe's lock: what needs time or runs
     /// user code (encoding) looks at the entry after the lock is gone.
+    #[inline]
     pub(crate) fn resident<'g>(
         &'g self,
         writer: &HotWriter<K, V>,

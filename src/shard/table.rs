@@ -98,6 +98,7 @@ impl Table {
     }
 
     /// Links a filled slot. The hash may be there already, the slot may not.
+    #[inline]
     pub(crate) fn link(&self, hash: KeyHash, slot: SlotId) {
         let mut index = self.home(hash);
         for _ in 0..self.buckets.len() {
@@ -120,6 +121,7 @@ impl Table {
     }
 
     /// Takes a slot out.
+    #[inline]
     pub(crate) fn unlink(&self, hash: KeyHash, slot: SlotId) {
         let (found, lane) = self.locate(hash, slot);
         self.buckets[found].set_tag(lane, 0);
@@ -132,6 +134,7 @@ impl Table {
     }
 
     /// Whether a table of this size has to grow before it takes `entries`.
+    #[inline]
     pub(crate) fn is_full(&self, entries: usize) -> bool {
         entries > self.buckets.len() * ENTRIES_PER_BUCKET_MAX
     }
@@ -169,6 +172,7 @@ impl Table {
     }
 
     /// The bucket and the lane of a slot that was linked for this hash.
+    #[inline]
     fn locate(&self, hash: KeyHash, slot: SlotId) -> (usize, usize) {
         let mut index = self.home(hash);
         for _ in 0..self.buckets.len() {
@@ -260,6 +264,7 @@ impl Bucket {
         equal_bytes(low, high, tag)
     }
 
+    #[inline]
     fn vacant_lane(&self) -> Option<usize> {
         let lanes = self.lanes(0);
         (lanes != 0).then(|| lanes.trailing_zeros() as usize)
@@ -271,6 +276,7 @@ impl Bucket {
         self.slots[lane].load(Acquire).checked_sub(1).map(SlotId)
     }
 
+    #[inline]
     fn set_slot(&self, lane: usize, slot: Option<SlotId>) {
         // Release pairs with the Acquire in `slot`.
         self.slots[lane].store(slot.map_or(0, |slot| slot.0 + 1), Release);
@@ -283,6 +289,7 @@ impl Bucket {
     }
 
     /// Other lanes' tags share the word; the one writer makes the read and the store one step.
+    #[inline]
     fn set_tag(&self, lane: usize, tag: u8) {
         if lane < 8 {
             let shift = lane * 8;
@@ -295,6 +302,7 @@ impl Bucket {
         }
     }
 
+    #[inline]
     fn pass(&self, by: i32) {
         let count = self.overflow.load(Relaxed).checked_add_signed(by);
         self.overflow.store(count.expect("what leaves was counted (invariant 2)"), Relaxed);

@@ -138,7 +138,11 @@ impl<K, V> HotWriter<K, V> {
     /// Has the entries that `take_gone` takes next brought near.
     #[inline]
     pub(crate) fn prefetch_gone(&self) {
-        self.line.iter().take(GONE).for_each(|&slot| self.hot.slab.prefetch(slot));
+        for at in 0..GONE {
+            if let Some(&slot) = self.line.get(at) {
+                self.hot.slab.prefetch(slot);
+            }
+        }
     }
 
     /// The present table, for as long as writers are kept out.
@@ -154,6 +158,7 @@ impl<K, V> HotWriter<K, V> {
 /// Changes. What is retired is dropped by any thread, whence the bounds.
 impl<K: Send + Sync + 'static, V: Send + Sync + 'static> HotWriter<K, V> {
     /// Adds an entry whose key is not there.
+    #[inline]
     pub(crate) fn insert(&mut self, arrival: Arrival<K, V>, guard: &Guard) -> SlotId {
         if self.table().is_full(self.len + 1) {
             self.grow(guard);
@@ -168,48 +173,47 @@ impl<K: Send + Sync + 'static, V: Send + Sync + 'static> HotWriter<K, V> {
     /// Puts an entry in the place of another one of the same key. A reader finds the old one or
     /// the new one; the old one is retired.
     pub(crate) fn replace(&mut self, old: SlotId, arrival: Arrival<K, V>, guard: &Guard) -> SlotId {
-        let meta = &self.entry(old).meta;
-        let (hash, weight) = (meta.hash, meta.weight());
-        assert_eq!(arrival.entry.meta.hash, hash, "only an entry of the same key may replace one");
+        let hash = arrival.entry.meta.hash;
+        assert_eq!(self.entry(old).meta.hash, hash, "only an entry of the same key may replace one");
         let slot = self.fill(arrival);
         self.table().relink(hash, old, slot);
-        self.retire(old, weight, guard);
+        self.retire(old, guard);
         slot
     }
 
-    /// Takes an entry out and retires it.
-    pub(crate) fn remove(&mut self, slot: SlotId, guard: &Guard) {
-        let meta = &self.entry(slot).meta;
-        let weight = meta.weight();
-        self.table().unlink(meta.hash, slot);
+    /// Takes an entry out that has this hash, and retires it.
+    #[inline]
+    pub(crate) fn remove(&mut self, slot: SlotId, hash: KeyHash, guard: &Guard) {
+        self.table().unlink(hash, slot);
         self.len -= 1;
-        self.retire(slot, weight, guard);
+        self.retire(slot, guard);
     }
 
     /// Entries that no reader can reach any more, oldest first. The caller drops them when the
     /// stripe's lock is gone.
     #[inline]
     pub(crate) fn take_gone(&mut self) -> Gone<K, V> {
+        Gone([self.take_next_gone(), self.take_next_gone()])
+    }
+
+    /// Empties the slot that is first in line, if no reader can reach it any more.
+    #[inline]
+    fn take_next_gone(&mut self) -> Option<Entry<K, V>> {
         // Acquire pairs with the Release in `announce`.
-        let out_of_reach = self.hot.rest.out_of_reach.load(Acquire);
-        let mut gone = Gone([const { None }; GONE]);
-        for place in &mut gone.0 {
-            if self.left >= out_of_reach {
-                break;
-            }
-            let Some(slot) = self.line.pop_front() else { break };
-            self.left += 1;
-            self.free.push(slot);
-            // SAFETY: it was in the line, so it is filled, by this writer under whose lock we are.
-            // The function that announced it was deferred after it was unlinked and has run: every
-            // guard of that time is gone, and no reader has the entry or can still find it. It
-            // left the line just now, so nothing else empties it.
-            let entry = unsafe { self.hot.slab.take(slot) };
-            let line_weight = &self.hot.rest.line_weight;
-            line_weight.store(line_weight.load(Relaxed) - entry.meta.weight(), Relaxed);
-            *place = Some(entry);
+        if self.left >= self.hot.rest.out_of_reach.load(Acquire) {
+            return None;
         }
-        gone
+        let slot = self.line.pop_front()?;
+        self.left += 1;
+        self.free.push(slot);
+        // SAFETY: it was in the line, so it is filled, by this writer under whose lock we are.
+        let weight = unsafe { self.hot.slab.get(slot) }.meta.weight();
+        let line_weight = &self.hot.rest.line_weight;
+        line_weight.store(line_weight.load(Relaxed) - weight, Relaxed);
+        // SAFETY: filled, as above. The function that announced it was deferred after it was
+        // unlinked and has run: every guard of that time is gone, and no reader has the entry or can
+        // still find it. It left the line just now, so nothing else empties it.
+        Some(unsafe { self.hot.slab.take(slot) })
     }
 
     /// Has all that is retired dropped as soon as no reader can reach it, by whoever runs the
@@ -244,6 +248,7 @@ impl<K: Send + Sync + 'static, V: Send + Sync + 'static> HotWriter<K, V> {
     }
 
     /// Fills a vacant slot with an entry that no reader can reach yet.
+    #[inline]
     fn fill(&mut self, arrival: Arrival<K, V>) -> SlotId {
         let slot = self.take_vacant();
         let Arrival { entry, times } = arrival;
@@ -265,8 +270,12 @@ impl<K: Send + Sync + 'static, V: Send + Sync + 'static> HotWriter<K, V> {
     }
 
     /// Books an unlinked slot out, to be emptied when no reader can hold its entry.
-    fn retire(&mut self, slot: SlotId, weight: u64, guard: &Guard) {
+    #[inline]
+    fn retire(&mut self, slot: SlotId, guard: &Guard) {
         self.resident.remove(slot);
+        // SAFETY: it was resident until now, so it is filled (the table's invariant 2), and it stays so
+        // while we are behind the writer's lock: it is not even in the line yet.
+        let weight = unsafe { self.hot.slab.get(slot) }.meta.weight();
         self.line.push_back(slot);
         let line_weight = self.hot.rest.line_weight.load(Relaxed) + weight;
         self.hot.rest.line_weight.store(line_weight, Relaxed);
@@ -280,6 +289,7 @@ impl<K: Send + Sync + 'static, V: Send + Sync + 'static> HotWriter<K, V> {
     }
 
     /// Defers the word that all that is retired now is out of reach.
+    #[cold]
     fn announce(&mut self, guard: &Guard) {
         assert_ours(guard);
         self.announced = self.left + self.line.len() as u64;
@@ -321,6 +331,7 @@ impl<K: Send + Sync + 'static, V: Send + Sync + 'static> HotWriter<K, V> {
     }
 
     /// A vacant slot, whose memory is there.
+    #[inline]
     fn take_vacant(&mut self) -> SlotId {
         if self.free.is_empty() {
             mem::swap(&mut self.free, &mut self.hot.rest.freed.lock());
@@ -328,6 +339,7 @@ impl<K: Send + Sync + 'static, V: Send + Sync + 'static> HotWriter<K, V> {
         self.free.pop().unwrap_or_else(|| self.take_fresh())
     }
 
+    #[cold]
     fn take_fresh(&mut self) -> SlotId {
         let slot = self.fresh;
         assert!(slot <= SlotId::LAST, "a stripe holds at most 2^30 entries");
