@@ -592,10 +592,10 @@ impl<K: Key, V: Value> Cache<K, V> {
     /// One step under the stripe's lock: is the load alive, journal, insert.
     fn put_in_ram(&self, arrival: Arrival<K, V>, load: Option<LoadId>) -> Result<bool, Error> {
         let hash = arrival.entry.meta.hash;
-        let guard = &epoch::pin();
+        let guard = epoch::pin();
         let stripe = self.tiers.stripe(hash);
-        stripe.hot.prefetch_bucket(hash, guard);
-        let mut shard = self.tiers.shard(hash, guard);
+        stripe.hot.prefetch_bucket(hash, &guard);
+        let mut shard = self.tiers.shard(hash, &guard);
         if shard.is_closed() {
             drop(shard);
             return Err(Error::Closed);
@@ -616,7 +616,7 @@ impl<K: Key, V: Value> Cache<K, V> {
         drop(dead_loads);
         drop(gone);
         self.tiers.honour(loan);
-        stripe.collect(guard);
+        stripe.collect_now(guard);
         durable.map(|()| true)
     }
 

@@ -16,6 +16,7 @@ use crate::{
     options::{DiskFilter, Weigher, WriteBehind},
     shard::{
         Loan, Shard, Stripe,
+        cold::Filling,
         counts::Counts,
         entry::{Arrival, Entry, Meta},
         expiry::Expiry,
@@ -102,8 +103,9 @@ impl<K: Key, V: Value> Tiers<K, V> {
         let (Some(log), Some(reader)) = (&self.log, &*snapshot) else {
             unreachable!("a stripe without a snapshot is loaded at open")
         };
-        match reader.read(stripe, self.stripe_bits) {
-            Ok(slots) => self.stripes[stripe].lock(guard).load_packed(&slots),
+        let mut index = Filling::new(reader.len_of(stripe, self.stripe_bits));
+        match reader.read(stripe, self.stripe_bits, |hash, bits| index.add(hash, bits)) {
+            Ok(()) => self.stripes[stripe].lock(guard).load_index(index.finish()),
             Err(_) => self.recover(log, stripe..stripe + 1),
         }
         self.stripes[stripe].set_loaded();

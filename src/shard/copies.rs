@@ -227,15 +227,11 @@ impl<'g, K: Eq + Held, V: Held> Shard<'g, K, V> {
         });
     }
 
-    /// Adds what a snapshot says, marks included.
-    pub(crate) fn load_packed(&mut self, slots: &[(KeyHash, u64)]) {
+    /// Takes over what a snapshot says. The stripe's index was empty.
+    pub(crate) fn load_index(&mut self, loaded: Cold) {
         self.change_index(|cold| {
-            cold.reserve(slots.len());
-            for &(hash, bits) in slots {
-                if let Some(packed) = Packed::from_bits(bits) {
-                    cold.insert_packed(hash, packed);
-                }
-            }
+            assert_eq!(cold.len(), 0, "a stripe is loaded before it is used");
+            *cold = loaded;
         });
     }
 

@@ -52,7 +52,7 @@ use self::{
     counts::Counts,
     entry::{Meta, Resident, SlotId},
     expiry::Expiry,
-    hot::{Gone, Hot, HotWriter},
+    hot::{Gone, Hot, HotWriter, Patience},
     loads::{Load, LoadId, Loads, Turn},
     pending::PendingCopies,
 };
@@ -139,12 +139,17 @@ pub(crate) enum DiskState {
     Wrapped,
 }
 
-/// What may be displaced in a stripe and wait to be dropped before the epoch is asked to move on.
-/// Seldom enough to cost little, often enough that the budget loses little.
-fn limbo_weight_max(budget: &Budget) -> u64 {
-    // Not for less than this, or tiny caches would ask each time.
-    let least = if budget.is_in_bytes() { 4 << 10 } else { 64 };
-    (budget.capacity(0) / 32).max(least)
+/// What may be displaced in a stripe and wait to be dropped: seldom enough asked for to cost little,
+/// and little enough where weights are bytes, which it takes from the budget.
+fn patience(budget: &Budget) -> Patience {
+    let capacity = budget.capacity(0);
+    // Not for less than the least, or tiny caches would ask each time.
+    if budget.is_in_bytes() {
+        let limbo_weight = (capacity / 128).max(4 << 10);
+        Patience { limbo_weight, line_weight: limbo_weight.min(64 << 10) }
+    } else {
+        Patience { limbo_weight: (capacity / 32).max(64), line_weight: 64 << 10 }
+    }
 }
 
 /// How an insert or a promotion of a large entry concerns the other stripes.
@@ -171,7 +176,7 @@ impl<K: Eq + Held, V: Held> Stripe<K, V> {
         gate: Gate,
         writes_through: bool,
     ) -> Self {
-        let (hot, writer) = Hot::new(arena, limbo_weight_max(&budget));
+        let (hot, writer) = Hot::new(arena, patience(&budget));
         let cold = Cold::new();
         budget.resize_index(0, cold.bytes());
         let state = State {
@@ -218,6 +223,17 @@ impl<K: Eq + Held, V: Held> Stripe<K, V> {
     #[inline]
     pub(crate) fn collect(&self, guard: &Guard) {
         if self.hot.take_flush_due() {
+            guard.flush();
+        }
+    }
+
+    /// The same for a caller who looks at nothing any more, so that what this thread alone still
+    /// stood in the way of is dropped at once.
+    #[inline]
+    pub(crate) fn collect_now(&self, mut guard: Guard) {
+        if self.hot.take_flush_due() {
+            guard.flush();
+            guard.repin();
             guard.flush();
         }
     }

@@ -59,9 +59,8 @@ impl SlotSet {
     /// chunk.
     pub(super) fn next(&self, from: SlotId) -> Option<SlotId> {
         let mut first = from.index();
-        for chunk in from.chunk()..CHUNKS {
-            let start = WORDS_BEFORE[chunk] as usize;
-            let words = self.words.get(start..)?;
+        for (chunk, &start) in WORDS_BEFORE.iter().enumerate().skip(from.chunk()) {
+            let words = self.words.get(start as usize..)?;
             let mut below = (1 << (first % BITS)) - 1;
             for (word, bits) in words.iter().enumerate().take(chunk_slots(chunk) / BITS).skip(first / BITS) {
                 let left = bits & !below;

@@ -66,6 +66,12 @@ pub(crate) fn from_env<T: FromStr>(name: &str, default: T) -> T {
     }
 }
 
+/// Prints what a line of the reliability report says, for `soak` to gather: the line's number in
+/// docs/reliability.md, and the figures.
+pub(crate) fn figure(line: u32, figures: &str) {
+    println!("line {line}: {figures}");
+}
+
 /// Waits until `done`, and fails the test if that does not come within `limit`.
 pub(crate) fn wait_until(what: &str, limit: Duration, mut done: impl FnMut() -> bool) {
     let start = Instant::now();
