@@ -593,7 +593,8 @@ impl<K: Key, V: Value> Cache<K, V> {
     fn put_in_ram(&self, arrival: Arrival<K, V>, load: Option<LoadId>) -> Result<bool, Error> {
         let hash = arrival.entry.meta.hash;
         let guard = epoch::pin();
-        self.tiers.stripe(hash).hot.prefetch_bucket(hash, &guard);
+        let stripe = self.tiers.stripe(hash);
+        stripe.hot.prefetch_bucket(hash, &guard);
         let mut shard = self.tiers.shard(hash, &guard);
         shard.prefetch(hash);
         if shard.is_closed() {
@@ -613,9 +614,10 @@ impl<K: Key, V: Value> Cache<K, V> {
         let gone = shard.take_gone();
         let loan = shard.insert(arrival);
         drop(shard);
-        drop((dead_loads, gone));
+        drop(dead_loads);
+        drop(gone);
         self.tiers.honour(loan);
-        self.tiers.collect_now(hash, guard);
+        stripe.collect_now(guard);
         durable.map(|()| true)
     }
 

@@ -88,18 +88,22 @@ impl<K: Key, V: Value> Tiers<K, V> {
     }
 
     /// The hash's stripe under its lock, with its part of the snapshot loaded.
+    #[inline]
     pub(crate) fn shard<'g>(&'g self, hash: KeyHash, guard: &'g Guard) -> Shard<'g, K, V> {
         self.shard_at(hash.stripe(self.stripe_bits), guard)
     }
 
+    #[inline]
     pub(crate) fn shard_at<'g>(&'g self, stripe: usize, guard: &'g Guard) -> Shard<'g, K, V> {
-        if !self.stripes[stripe].is_loaded() {
+        let found = &self.stripes[stripe];
+        if !found.is_loaded() {
             self.load(stripe, guard);
         }
-        self.stripes[stripe].lock(guard)
+        found.lock(guard)
     }
 
     /// Reads a stripe's part of the snapshot, or where that is damaged, of the footers.
+    #[cold]
     fn load(&self, stripe: usize, guard: &Guard) {
         let snapshot = self.snapshot.lock();
         if self.stripes[stripe].is_loaded() {
@@ -251,17 +255,14 @@ impl<K: Key, V: Value> Tiers<K, V> {
         }
     }
 
-    /// `Ok` unless an invalidation is still waiting for the disk to take it.
-    pub(crate) fn ensure_durable(&self) -> Result<(), Error> {
-        self.log.as_ref().map_or(Ok(()), |log| log.ensure_durable())
-    }
-
     /// Journals that what is on disk of this hash is void, if anything may be (R3). The caller
     /// holds the hash's stripe, as the shard shows, and forgets it then.
+    #[inline]
     pub(crate) fn invalidate(&self, shard: &Shard<'_, K, V>, hash: KeyHash) -> Result<(), Error> {
         match &self.log {
+            None => Ok(()),
             Some(log) if shard.may_be_on_disk(hash) => log.invalidate(hash),
-            _ => self.ensure_durable(),
+            Some(log) => log.ensure_durable(),
         }
     }
 
@@ -290,24 +291,9 @@ impl<K: Key, V: Value> Tiers<K, V> {
         Ok(())
     }
 
-    /// Sees to it that entries which were displaced in a stripe do not pile up in wait for the epoch.
-    /// No lock is held, since to flush may drop them here.
-    #[inline]
+    /// As [`Stripe::collect`].
     pub(crate) fn collect(&self, hash: KeyHash, guard: &Guard) {
-        if self.stripe(hash).hot.take_flush_due() {
-            guard.flush();
-        }
-    }
-
-    /// The same for a caller who looks at nothing any more, so that what this thread alone still
-    /// stood in the way of is dropped at once.
-    #[inline]
-    pub(crate) fn collect_now(&self, hash: KeyHash, mut guard: Guard) {
-        if self.stripe(hash).hot.take_flush_due() {
-            guard.flush();
-            guard.repin();
-            guard.flush();
-        }
+        self.stripe(hash).collect(guard);
     }
 
     /// Hands over whatever was displaced: in a stripe that rests, nobody else would.
