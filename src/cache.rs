@@ -556,6 +556,7 @@ impl<K: Key, V: Value> Cache<K, V> {
     /// # Ok(()) }
     /// ```
     pub fn clear(&self) -> Result<(), Error> {
+        self.tiers.check_origin()?;
         if self.tiers.log.is_some() {
             // By the one thread that appends, so that nothing is in flight between the barrier
             // and the stripe that is cleared last.
@@ -623,6 +624,7 @@ impl<K: Key, V: Value> Cache<K, V> {
 
     /// The key's hash, if it is one that the log can hold.
     fn check_key(&self, key: &K) -> Result<KeyHash, Error> {
+        self.tiers.check_origin()?;
         let (hash, len) = key.with_bytes(|bytes| (KeyHash::of(bytes, self.tiers.hash_seed), bytes.len()))?;
         match u16::try_from(len) {
             Ok(_) => Ok(hash),

@@ -13,13 +13,14 @@ use crossbeam_epoch::{self as epoch, Guard};
 use crate::{
     bell::Bell,
     budget::Budget,
-    codec::{CodecError, Key, KeyBytes, Value},
+    codec::{Key, KeyBytes, Value},
     error::Error,
     hash::KeyHash,
     location::Location,
     log::{Log, Read, SnapshotReader},
     look_ups::LookUps,
     options::{DiskFilter, Weigher, WriteBehind},
+    origin::Origin,
     shard::{
         Loan, Shard, Stripe,
         cold::Filling,
@@ -47,6 +48,8 @@ pub(crate) struct Tiers<K, V> {
     pub(crate) hash_seed: u64,
     /// The disk tier, if there is one.
     pub(crate) log: Option<Arc<Log>>,
+    /// The process that may use the disk tier; forks may use neither.
+    pub(crate) origin: Option<Origin>,
     pub(crate) budget: Arc<Budget>,
     pub(crate) expiry: Arc<Expiry>,
     pub(crate) bell: Bell,
@@ -78,8 +81,19 @@ pub(crate) enum ReadCopy<V> {
 }
 
 impl<K: Key, V: Value> Tiers<K, V> {
-    pub(crate) fn hash<Q: KeyBytes + ?Sized>(&self, key: &Q) -> Result<KeyHash, CodecError> {
-        key.with_key_bytes(|bytes| KeyHash::of(bytes, self.hash_seed))
+    /// What every operation on a key begins with: its hash, if this process may use the cache.
+    #[inline]
+    pub(crate) fn hash<Q: KeyBytes + ?Sized>(&self, key: &Q) -> Result<KeyHash, Error> {
+        self.check_origin()?;
+        Ok(key.with_key_bytes(|bytes| KeyHash::of(bytes, self.hash_seed))?)
+    }
+
+    /// # Errors
+    ///
+    /// [`Error::Forked`].
+    #[inline]
+    pub(crate) fn check_origin(&self) -> Result<(), Error> {
+        self.origin.as_ref().map_or(Ok(()), Origin::check)
     }
 
     #[inline]
@@ -238,16 +252,16 @@ impl<K: Key, V: Value> Tiers<K, V> {
 
     /// The sum of what the stripes have counted.
     pub(crate) fn counts(&self) -> Counts {
-        let guard = &epoch::pin();
         let mut sum = Counts::default();
-        for stripe in &self.stripes {
-            sum += *stripe.lock(guard).counts();
-        }
+        self.for_each_shard(|shard| sum += *shard.counts());
         sum
     }
 
-    /// Runs `visit` on every stripe in turn, under its lock.
+    /// Runs `visit` on every stripe in turn, under its lock; on none in a fork.
     pub(crate) fn for_each_shard(&self, mut visit: impl FnMut(&mut Shard<'_, K, V>)) {
+        if self.check_origin().is_err() {
+            return;
+        }
         for stripe in 0..self.stripes.len() {
             // Pinned anew for each, so that what they retire can be freed meanwhile.
             let guard = &epoch::pin();
