@@ -10,7 +10,7 @@ use std::{
 };
 
 use common::{
-    TempDir, TestCache, from_env, ops,
+    TempDir, TestCache, cases, ops,
     ops::{Between, Op, Size, Ttl},
     tiny, value,
 };
@@ -22,7 +22,7 @@ use proptest::{
 
 proptest! {
     #![proptest_config(ProptestConfig {
-        cases: from_env("EMBERCACHE_MODEL_CASES", 96),
+        cases: cases(96) as u32,
         failure_persistence: None,
         max_shrink_iters: 2_000,
         ..ProptestConfig::default()
