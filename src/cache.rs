@@ -12,7 +12,7 @@ use crate::{
     error::Error,
     hash::KeyHash,
     io::Io,
-    location::Location,
+    location::{JournalEnd, Location},
     options::Options,
     shard::{
         Found, Loan,
@@ -422,7 +422,7 @@ impl<K: Key, V: Value> Cache<K, V> {
         let mut loan = Loan::None;
         if shard.may_promote(hash, location) && !self.tiers.budget.is_overloaded() {
             // A copy that outlasts the entry would be a hit again when the entry has expired.
-            let is_ready = !outlasts || self.tiers.invalidate(&shard, hash).is_ok();
+            let is_ready = !outlasts || self.tiers.invalidate(&mut shard, hash).is_ok();
             if is_ready && let Some(entry) = entry.take() {
                 if outlasts {
                     shard.forget_copies(hash);
@@ -518,13 +518,27 @@ impl<K: Key, V: Value> Cache<K, V> {
         Q: KeyBytes + ?Sized,
     {
         let hash = self.tiers.hash(key)?;
+        let (was_there, journaled) = self.take_out(hash, key)?;
+        // No lock and no epoch is held any more.
+        self.tiers.commit(journaled)?;
+        Ok(was_there)
+    }
+
+    /// The walk of a remove: journal, take it out of both tiers. Whether it was there, and what to wait
+    /// for before that is said.
+    fn take_out<Q>(&self, hash: KeyHash, key: &Q) -> Result<(bool, JournalEnd), Error>
+    where
+        K: Borrow<Q>,
+        Q: KeyBytes + ?Sized,
+    {
         let guard = &epoch::pin();
         let mut shard = self.tiers.shard(hash, guard);
         if shard.is_closed() {
             return Err(Error::Closed);
         }
         let dead_loads = shard.kill_loads(hash);
-        let durable = self.tiers.invalidate(&shard, hash);
+        let durable = self.tiers.invalidate(&mut shard, hash);
+        let journaled = shard.journaled();
         let on_disk = shard.location(hash);
         let was_in_ram = shard.remove(hash, key);
         drop(shard);
@@ -534,7 +548,7 @@ impl<K: Key, V: Value> Cache<K, V> {
         if was_there {
             self.tiers.shard(hash, guard).counts().removes += 1;
         }
-        durable.map(|()| was_there)
+        durable.map(|()| (was_there, journaled))
     }
 
     /// Removes everything, in both tiers. All of it or, after a crash before it has returned, all
@@ -586,11 +600,14 @@ impl<K: Key, V: Value> Cache<K, V> {
         let stored = self.put_in_ram(Arrival { entry, times: self.tiers.expiry.times(ttl) }, load);
         // No lock and no epoch is held any more.
         self.tiers.wait_for_disk();
-        stored
+        let (stored, journaled) = stored?;
+        self.tiers.commit(journaled)?;
+        Ok(stored)
     }
 
-    /// One step under the stripe's lock: is the load alive, journal, insert.
-    fn put_in_ram(&self, arrival: Arrival<K, V>, load: Option<LoadId>) -> Result<bool, Error> {
+    /// One step under the stripe's lock: is the load alive, journal, insert. Whether it was stored, and
+    /// what to wait for before that is said.
+    fn put_in_ram(&self, arrival: Arrival<K, V>, load: Option<LoadId>) -> Result<(bool, JournalEnd), Error> {
         let hash = arrival.entry.meta.hash;
         let guard = &epoch::pin();
         self.tiers.stripe(hash).hot.prefetch_bucket(hash, guard);
@@ -605,17 +622,18 @@ impl<K: Key, V: Value> Cache<K, V> {
             Some(_) => {
                 shard.counts().loads_overtaken += 1;
                 drop(shard);
-                return Ok(false);
+                return Ok((false, JournalEnd::START));
             }
         };
-        let durable = self.tiers.invalidate(&shard, hash);
+        let durable = self.tiers.invalidate(&mut shard, hash);
+        let journaled = shard.journaled();
         let gone = shard.take_gone();
         let loan = shard.insert(arrival);
         drop(shard);
         drop((dead_loads, gone));
         self.tiers.honour(loan);
         self.tiers.collect(hash, guard);
-        durable.map(|()| true)
+        durable.map(|()| (true, journaled))
     }
 
     /// The key's hash, if it is one that the log can hold.

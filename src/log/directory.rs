@@ -163,7 +163,9 @@ fn claim(io: &dyn Io, dir: &Path, lock: &dyn IoFile) -> Result<(), Error> {
     if names.len() != 1 || text.len() as u64 != len || !LOCK_TEXT.starts_with(&text) {
         return Err(Error::NotACache { dir: dir.to_owned() });
     }
-    lock.write_all_at(LOCK_TEXT, 0).map_err(|error| failed("writing", &path, error))
+    // Durable before the directory has anything else: without it, nobody would know whose that is.
+    let written = lock.write_all_at(LOCK_TEXT, 0).and_then(|()| lock.sync());
+    written.and_then(|()| io.sync_dir(dir)).map_err(|error| failed("writing", &path, error))
 }
 
 fn parse(name: &str) -> Option<Name> {

@@ -291,9 +291,6 @@ fn a_killed_process_is_cold_after_a_reboot_a_copy_and_in_clean_mode() {
     assert_eq!(bench.start(), Start::Unclean);
     bench.options.durability = Durability::ProcessCrash;
     assert_eq!(bench.start(), Start::ModeChanged);
-    bench.options.durability = Durability::PowerLoss;
-    let error = Log::open(bench.disk.clone(), bench.options.clone()).unwrap_err();
-    assert!(matches!(error, Error::Unsupported { .. }));
 }
 
 #[test]
