@@ -87,7 +87,12 @@ pub use stats::{Recovery, Start, Stats};
 #[cfg(feature = "testing")]
 #[doc(hidden)]
 pub mod testing {
-    pub use crate::io::{Io, IoFile, Map, OpenMode, fault::FaultDisk, memory::MemoryDisk};
+    pub use crate::io::{
+        Io, IoFile, Map, OpenMode,
+        fault::{FaultDisk, Operation},
+        memory::MemoryDisk,
+        recorder::{RecorderDisk, Replay, Step},
+    };
     pub use crate::log::parse::{parse_journal, parse_segment, parse_snapshot, parse_state};
 }
 

@@ -724,3 +724,21 @@ fn a_newer_format_and_a_refused_mismatch_are_left_alone() {
     assert_eq!(bench.start(), Start::NoState);
     assert_eq!(bench.files("seg-"), 0);
 }
+
+/// Whoever waits for an entry of the first file does not sync it himself once there is a second.
+#[test]
+fn a_full_journal_file_is_durable_before_the_next_is_begun() {
+    let mut bench = Bench::new();
+    bench.options.durability = Durability::PowerLoss;
+    bench.start();
+    let entries = (journal::FILE_BYTES - journal::HEADER_BYTES) / journal::ENTRY_BYTES;
+    let syncs = |bench: &Bench| bench.disk.syncs_by_name().get("inv-00000000.log").copied();
+    bench.invalidate("key");
+    assert_eq!(syncs(&bench), Some(1), "a new file is durable at once");
+    (1..entries).for_each(|_| bench.invalidate("key"));
+    assert_eq!(syncs(&bench), Some(1), "nobody waited");
+    let end = bench.log().invalidate(bench.hash("key")).unwrap();
+    assert_eq!(syncs(&bench), Some(2));
+    bench.log().commit(end).unwrap();
+    assert_eq!(bench.disk.syncs_by_name()["inv-00000001.log"], 2);
+}

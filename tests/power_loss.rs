@@ -1,0 +1,473 @@
+//! Kills and losses of power at every moment of a cache's life, in memory: a recorder keeps what was
+//! written and what was synced, and makes of any moment what the disk could hold after it. Each such
+//! image is opened and judged by what had been acknowledged.
+//!
+//! `EMBERCACHE_SOAK` multiplies the number of images.
+
+mod common;
+
+use std::{
+    io::ErrorKind,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    thread,
+    time::Duration,
+};
+
+use common::{
+    Random, TempDir, TestCache, contents, from_env,
+    history::{History, What},
+    roomy,
+    value::{self, value},
+};
+use embercache::{
+    Admission, Builder, Cache, Durability, Error, KIB, MIB, Start, WriteBehind,
+    testing::{FaultDisk, MemoryDisk, RecorderDisk, Replay, Step},
+};
+
+const KEYS: u64 = 24;
+const THREADS: u64 = 2;
+const OPS: u64 = 120;
+/// Lives of a directory, each on what the one before has left, and images that are made of each.
+const LIVES: u64 = 4;
+const IMAGES: u64 = 25;
+
+/// PowerLoss: whatever the moment, nothing old comes back, and nothing that a flush has made safe is lost.
+#[test]
+fn a_loss_of_power_costs_nothing_that_was_promised() {
+    let found = run_all(1, 4_000, |_| Durability::PowerLoss);
+    assert!(found.owed > found.images, "only {} entries were owed: nothing was tested", found.owed);
+    assert!(found.warm > found.images / 2, "only {} starts were warm", found.warm);
+}
+
+/// The default mode: a machine that has rebooted starts cold, and is warm again after a clean close only.
+#[test]
+fn another_mode_starts_cold_after_a_loss_of_power() {
+    let found = run_all(2, 1_000, |_| Durability::ProcessCrash);
+    assert!(found.cold > found.images / 4, "only {} starts were cold", found.cold);
+}
+
+/// A directory that is opened in one mode, then in another.
+#[test]
+fn modes_may_follow_one_another() {
+    let modes = [Durability::PowerLoss, Durability::ProcessCrash, Durability::Clean];
+    let found = run_all(3, 1_000, |random| modes[random.below(3) as usize]);
+    assert!(found.warm > found.images / 10 && found.cold > found.images / 10, "{found:?}");
+}
+
+/// R5: the journal file that says that a segment is dead goes, and then the unlink of that segment turns
+/// out to be lost with the power. The disk had refused to unlink it for a while, so nothing else has made
+/// that durable in between.
+#[test]
+fn a_segment_whose_unlink_is_lost_finds_its_journal_still_there() {
+    let disk = RecorderDisk::over(MemoryDisk::new());
+    let builder = || {
+        let builder = Cache::builder("cache").ram_entries(64).stripes(4).segment_size(64 * KIB).disk(MIB);
+        let builder = builder.admission(Admission::All).write_behind(WriteBehind::Never).reinsertion(0);
+        builder.durability(Durability::PowerLoss)
+    };
+    let cache = builder().io(Arc::new(disk.clone())).open().unwrap();
+    (0..KEYS).for_each(|key| cache.insert(key, value(key, 1, 2_000)).unwrap());
+    cache.flush().unwrap();
+    disk.memory().keep_segments(true);
+    (0..KEYS).for_each(|key| _ = cache.remove(&key).unwrap());
+    // More entries than a journal file has, in so many bytes that all of this is reclaimed.
+    let others = KEYS..KEYS + 500;
+    let overwrite = || {
+        others.clone().for_each(|key| cache.insert(key, value(key, 1, 24)).unwrap());
+        cache.flush().unwrap();
+    };
+    let is_there = |name: &str| disk.memory().contents().iter().any(|(path, _)| path.ends_with(name));
+    while cache.stats().journal_records < 40_000 {
+        overwrite();
+    }
+    assert!(is_there("inv-00000000.log") && is_there("seg-00000000.log"), "they went too early");
+    let first = disk.replay().events();
+    disk.memory().keep_segments(false);
+    (0..10).for_each(|_| overwrite());
+    assert!(!is_there("inv-00000000.log"), "the journal was not trimmed");
+
+    let mut replay = disk.replay();
+    let mut random = Random::new(from_env("EMBERCACHE_SEED", 5));
+    let per_moment = 10 * from_env("EMBERCACHE_SOAK", 1);
+    let mut images = 0;
+    while let Some(step) = replay.advance() {
+        let is_chosen = replay.at() >= first && step == Step::Named;
+        for _ in 0..if is_chosen { per_moment } else { 0 } {
+            let image = replay.after_power_loss(&mut |below| random.below(below));
+            let left = builder().io(Arc::new(image)).open().unwrap();
+            assert_eq!(left.stats().recovery.start, Start::Recovered);
+            let back: Vec<u64> = (0..KEYS).filter(|key| left.contains_key(key)).collect();
+            assert!(back.is_empty(), "{back:?} came back at event {} of {}", replay.at(), replay.events());
+            images += 1;
+        }
+    }
+    assert!(images > 300, "only {images} images");
+    println!("{images} images");
+}
+
+/// Line 27: a sync that fails is not tried again. The segment is given up with its entries, its file goes,
+/// and the rest goes on.
+#[test]
+fn a_segment_whose_sync_fails_is_given_up() {
+    for is_at_close in [false, true] {
+        let (dir, disk) = (TempDir::new(), FaultDisk::new());
+        let builder = || {
+            let builder = roomy(&dir.cache()).io(Arc::new(disk.clone())).write_behind(WriteBehind::Never);
+            builder.durability(if is_at_close { Durability::ProcessCrash } else { Durability::PowerLoss })
+        };
+        let cache = builder().open().unwrap();
+        (0..100).for_each(|key| cache.insert(key, value(key, 1, 500)).unwrap());
+        let before = disk.syncs_by_name();
+        disk.fail_syncs_of("seg-", ErrorKind::Other);
+        let failed = if is_at_close { cache.close() } else { cache.flush() };
+        assert!(matches!(failed, Err(Error::Io { .. })), "{failed:?}");
+        let segments = || contents(&dir.cache()).iter().filter(|(path, _)| is_segment(path)).count();
+        assert_eq!(segments(), 0, "its file is there");
+        if !is_at_close {
+            for (name, syncs) in disk.syncs_by_name().iter().filter(|(name, _)| name.starts_with("seg-")) {
+                let syncs = syncs - before.get(name).unwrap_or(&0);
+                assert!(syncs <= 1, "the sync of {name} was tried {syncs} times");
+            }
+            let in_ram: Vec<u64> = (0..100).filter(|key| cache.contains_key(key)).collect();
+            assert_eq!(
+                in_ram.len() as u64,
+                cache.stats().ram_entries,
+                "what was on disk is still said to be"
+            );
+            assert!((30..50).contains(&in_ram.len()), "RAM has {} entries", in_ram.len());
+            assert_eq!(cache.stats().write_failures, 100, "each was lost, or is in RAM without a copy");
+            disk.fail_sync(None);
+            cache.flush().unwrap();
+            disk.set_boot_id([7; 16]);
+            drop(cache);
+            let cache = builder().open().unwrap();
+            for key in in_ram {
+                assert_eq!(cache.get(&key), Some(value(key, 1, 500)));
+            }
+        } else {
+            disk.fail_sync(None);
+            let cache = builder().open().unwrap();
+            assert_eq!((cache.stats().recovery.start, cache.len()), (Start::Clean, 0));
+        }
+    }
+}
+
+fn is_segment(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("seg-"))
+}
+
+/// Line 30, where records are synced: the journal's sync fails, so the next start is cold; if that cannot
+/// be seen to either, whoever waited is told, and the sync is not tried again.
+#[test]
+fn a_journal_whose_sync_fails_is_not_believed() {
+    for poison_fails in [false, true] {
+        let (dir, disk) = (TempDir::new(), FaultDisk::new());
+        let builder = || roomy(&dir.cache()).io(Arc::new(disk.clone())).durability(Durability::PowerLoss);
+        let cache = builder().open().unwrap();
+        (0..100).for_each(|key| cache.insert(key, value(key, 1, 500)).unwrap());
+        cache.flush().unwrap();
+        cache.remove(&0).unwrap();
+        disk.fail_sync(Some(ErrorKind::Other));
+        if poison_fails {
+            disk.fail_unlink(Some(ErrorKind::PermissionDenied));
+            for key in 1..50 {
+                let removed = cache.remove(&key);
+                assert!(matches!(removed, Err(Error::NotDurable { .. })), "{removed:?}");
+            }
+            assert_eq!(cache.stats().journal_syncs, 2, "one of before, and one that failed");
+            disk.fail_unlink(None);
+        }
+        disk.fail_sync(None);
+        if !poison_fails {
+            disk.fail_syncs_of("inv-", ErrorKind::Other);
+        }
+        (50..100).for_each(|key| _ = cache.remove(&key).unwrap());
+        assert_eq!(cache.stats().journal_syncs, 2, "it was tried again");
+        disk.set_boot_id([7; 16]);
+        let left = contents(&dir.cache());
+        drop(cache);
+        let state = |files: &[(PathBuf, Vec<u8>)]| files.iter().any(|(path, _)| path.ends_with("STATE"));
+        assert!(!state(&left), "STATE is still there");
+        let cache = builder().open().unwrap();
+        assert_eq!((cache.stats().recovery.start, cache.len()), (Start::New, 0));
+    }
+}
+
+/// Who comes while a sync is under way shares the next one.
+#[test]
+fn several_threads_share_a_sync() {
+    let (dir, disk) = (TempDir::new(), FaultDisk::new());
+    disk.slow_syncs(Duration::from_millis(2));
+    let builder = roomy(&dir.cache()).ram_entries(10_000).io(Arc::new(disk.clone()));
+    let cache = builder.durability(Durability::PowerLoss).open().unwrap();
+    (0..800).for_each(|key| cache.insert(key, value(key, 1, 24)).unwrap());
+    cache.flush().unwrap();
+    thread::scope(|scope| {
+        for thread in 0..8 {
+            let cache = &cache;
+            scope.spawn(move || {
+                (0..100).for_each(|key| assert!(cache.remove(&(thread * 100 + key)).unwrap()))
+            });
+        }
+    });
+    let stats = cache.stats();
+    assert_eq!(stats.journal_records, 800);
+    assert!(stats.journal_syncs < 400, "{} syncs", stats.journal_syncs);
+    (0..800).for_each(|key| cache.insert(key, value(key, 2, 24)).unwrap());
+    assert_eq!(cache.stats().journal_syncs, stats.journal_syncs, "no copy on disk, yet a wait");
+}
+
+/// What the images showed.
+#[derive(Debug, Default)]
+struct Found {
+    images: u64,
+    owed: u64,
+    warm: u64,
+    cold: u64,
+}
+
+/// Lives of many directories, on as many threads as there are processors.
+fn run_all(seed: u64, images: u64, mode: impl Fn(&mut Random) -> Durability + Sync) -> Found {
+    let directories = images * from_env("EMBERCACHE_SOAK", 1) / (LIVES * IMAGES);
+    let next = AtomicU64::new(0);
+    let one_thread = || {
+        let mut found = Found::default();
+        loop {
+            let directory = next.fetch_add(1, Relaxed);
+            if directory >= directories {
+                return found;
+            }
+            let mut random = Random::new(from_env("EMBERCACHE_SEED", seed) << 32 | directory);
+            live(&mut random, &mode, &mut found);
+        }
+    };
+    let threads = thread::available_parallelism().map_or(1, usize::from);
+    let mut sum = Found::default();
+    thread::scope(|scope| {
+        let running: Vec<_> = (0..threads).map(|_| scope.spawn(one_thread)).collect();
+        for thread in running {
+            let found = thread.join().expect("a test that failed has said why");
+            sum.images += found.images;
+            sum.owed += found.owed;
+            sum.warm += found.warm;
+            sum.cold += found.cold;
+        }
+    });
+    println!("{sum:?}");
+    sum
+}
+
+/// What the cache is opened with, in all lives of a directory.
+#[derive(Clone, Copy, Debug)]
+struct Regime {
+    is_roomy: bool,
+    write_behind: WriteBehind,
+    stripes: u64,
+}
+
+impl Regime {
+    fn draw(random: &mut Random) -> Regime {
+        let write_behinds =
+            [WriteBehind::After(Duration::from_millis(10)), WriteBehind::Never, WriteBehind::Through];
+        Regime {
+            is_roomy: random.below(2) == 0,
+            write_behind: write_behinds[random.below(3) as usize],
+            stripes: 1 << random.below(3),
+        }
+    }
+
+    fn builder(self, durability: Durability) -> Builder<u64, Vec<u8>> {
+        // Where there is room nothing is reclaimed, so that everything flushed must come back.
+        Cache::builder("cache")
+            .ram_entries(8)
+            .stripes(self.stripes)
+            .segment_size(64 * KIB)
+            .disk(if self.is_roomy { 16 * MIB } else { 256 * KIB })
+            .admission(Admission::All)
+            .write_behind(self.write_behind)
+            .durability(durability)
+    }
+}
+
+/// What a start on an image must be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Expected {
+    Warm,
+    Cold,
+    Either,
+}
+
+/// One directory: a life, images of many of its moments, and the next life on one more of them.
+fn live(random: &mut Random, mode: &impl Fn(&mut Random) -> Durability, found: &mut Found) {
+    let regime = Regime::draw(random);
+    let mut history = History::default();
+    let mut disk = RecorderDisk::over(MemoryDisk::new());
+    // How the run before was opened, and whether the machine has rebooted since.
+    let mut before = (Durability::Clean, false);
+    for life in 0..LIVES {
+        let durability = mode(random);
+        let first = disk.replay().events();
+        if !use_for_a_while(&disk, regime, durability, &history, random) {
+            history.forget();
+        }
+        let mut replay = disk.replay();
+        let last = replay.events();
+        let mut moments: Vec<usize> =
+            (0..IMAGES).map(|_| first + random.below((last - first) as u64 + 1) as usize).collect();
+        moments.sort_unstable();
+        let goes_on_from = moments[random.below(IMAGES) as usize];
+        let (mut next, mut goes_on_after) = (None, false);
+        for moment in moments {
+            history.advance(&mut replay, moment);
+            let (image, is_reboot) = image(&replay, random);
+            let expected = expected(&history, before, durability, is_reboot);
+            let what = format!(
+                "{regime:?}, {durability:?} after {before:?}, life {life}, reboot {is_reboot}, event {moment} of {last}"
+            );
+            judge(&image, regime, durability, &history, expected, &what, found);
+            if moment == goes_on_from && next.is_none() {
+                next = Some((history.clone(), after(&disk, &replay, moment, is_reboot, random)));
+                goes_on_after = is_reboot;
+            }
+        }
+        (history, disk) = next.expect("it is one of the moments");
+        history.end_life();
+        before = (durability, goes_on_after);
+    }
+}
+
+/// Two threads change entries and read them. Whether the start was warm.
+fn use_for_a_while(
+    disk: &RecorderDisk,
+    regime: Regime,
+    durability: Durability,
+    history: &History,
+    random: &mut Random,
+) -> bool {
+    let open = |_| regime.builder(durability).io(Arc::new(disk.clone())).open();
+    let cache = history.call(disk, What::Open, open).expect("memory takes all writes");
+    let is_warm = cache.stats().recovery.start.is_warm();
+    thread::scope(|scope| {
+        for _ in 0..THREADS {
+            let (cache, mut random) = (&cache, Random::new(random.next()));
+            scope.spawn(move || {
+                for _ in 0..OPS {
+                    operate(cache, disk, history, &mut random);
+                }
+            });
+        }
+    });
+    cache.check();
+    history.call(disk, What::Close, |_| cache.close()).expect("memory takes all writes");
+    is_warm
+}
+
+fn operate(cache: &TestCache, disk: &RecorderDisk, history: &History, random: &mut Random) {
+    let key = random.below(KEYS);
+    let done = match random.below(100) {
+        0..55 => {
+            let len = [24, 200, 1_000, 4_000][random.below(4) as usize];
+            history.call(disk, What::Insert(key), |version| cache.insert(key, value(key, version, len)))
+        }
+        55..75 => history.call(disk, What::Remove(key), |_| cache.remove(&key)).map(drop),
+        75..94 => {
+            cache.get(&key);
+            Ok(())
+        }
+        94..99 => history.call(disk, What::Flush, |_| cache.flush()),
+        _ => history.call(disk, What::Clear, |_| cache.clear()),
+    };
+    done.expect("memory takes all writes");
+}
+
+/// What a kill or a loss of power at this moment leaves, and whether the machine has rebooted.
+fn image(replay: &Replay, random: &mut Random) -> (MemoryDisk, bool) {
+    match random.below(4) {
+        0 => (replay.after_kill(random.below(2) == 0), false),
+        _ => (replay.after_power_loss(&mut |below| random.below(below)), true),
+    }
+}
+
+/// The disk on which the next life goes on.
+fn after(
+    disk: &RecorderDisk,
+    replay: &Replay,
+    moment: usize,
+    is_reboot: bool,
+    random: &mut Random,
+) -> RecorderDisk {
+    if is_reboot {
+        return RecorderDisk::over(replay.after_power_loss(&mut |below| random.below(below)));
+    }
+    disk.after_kill(moment)
+}
+
+fn expected(history: &History, before: (Durability, bool), now: Durability, is_reboot: bool) -> Expected {
+    let keeps = |durability, is_reboot: bool| match durability {
+        Durability::PowerLoss => true,
+        Durability::ProcessCrash => !is_reboot,
+        _ => false,
+    };
+    if !history.has_ended(What::Open) {
+        // Either of the two runs may count.
+        let (before, had_reboot) = before;
+        let is_warm = before == now && keeps(now, is_reboot || had_reboot);
+        return if is_warm { Expected::Warm } else { Expected::Either };
+    }
+    if keeps(now, is_reboot) || history.has_ended(What::Close) {
+        return Expected::Warm;
+    }
+    if history.has_begun(What::Close) { Expected::Either } else { Expected::Cold }
+}
+
+/// Opens the image in the mode of the life that it is of, and reads every key.
+fn judge(
+    image: &MemoryDisk,
+    regime: Regime,
+    durability: Durability,
+    history: &History,
+    expected: Expected,
+    what: &str,
+    found: &mut Found,
+) {
+    let cache = regime
+        .builder(durability)
+        .io(Arc::new(image.clone()))
+        .open()
+        .unwrap_or_else(|error| panic!("{what}: {error:?}"));
+    let start = cache.stats().recovery.start;
+    match expected {
+        Expected::Warm => assert!(start.is_warm(), "{what}: {start:?}"),
+        Expected::Cold => {
+            assert!(!start.is_warm() && cache.is_empty(), "{what}: {start:?}, {} entries", cache.len())
+        }
+        Expected::Either => {}
+    }
+    let judgement = history.judgement(KEYS);
+    let mut versions = Vec::new();
+    for key in 0..KEYS {
+        let version = cache.get(&key).map(|bytes| value::version(key, &bytes));
+        if let Some(lie) = version.and_then(|version| judgement.lie(key, version)) {
+            panic!("{what}: {lie}");
+        }
+        versions.push(version);
+    }
+    if expected == Expected::Warm && regime.is_roomy {
+        for (&key, &version) in &judgement.owed {
+            let is_back = versions[key as usize] == Some(version);
+            assert!(
+                is_back,
+                "{what}: version {version} of key {key} was flushed and is lost: {:#?}",
+                judgement.of(key)
+            );
+        }
+        found.owed += judgement.owed.len() as u64;
+    }
+    found.images += 1;
+    found.warm += u64::from(start.is_warm());
+    found.cold += u64::from(matches!(start, Start::Unclean | Start::ModeChanged));
+}
