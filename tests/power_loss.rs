@@ -22,6 +22,7 @@ use common::{
     history::{History, What},
     roomy,
     value::{self, value},
+    wait_until,
 };
 use embercache::{
     Admission, Builder, Cache, Durability, Error, KIB, MIB, Start, WriteBehind,
@@ -194,6 +195,37 @@ fn a_journal_whose_sync_fails_is_not_believed() {
         assert!(!state(&left), "STATE is still there");
         let cache = builder().open().unwrap();
         assert_eq!((cache.stats().recovery.start, cache.len()), (Start::New, 0));
+    }
+}
+
+/// What had expired stays so, also where the machine's clock is set back with the loss of power, to a time
+/// at which the run had begun already.
+#[test]
+fn what_had_expired_does_not_come_back_with_an_earlier_clock() {
+    let second = Duration::from_secs(1);
+    for ran in [20 * second, 20 * 60 * second] {
+        let disk = RecorderDisk::over(MemoryDisk::new());
+        let builder = || Cache::<u64, u64>::builder("cache").durability(Durability::PowerLoss);
+        let cache = builder().io(Arc::new(disk.clone())).open().unwrap();
+        let begun = disk.replay().events();
+        disk.memory().advance_clock(ran);
+        let is_told = || disk.replay().events() > begun;
+        if ran > 60 * second {
+            wait_until("STATE is told the time", 10 * second, is_told);
+        }
+        cache.insert_with_ttl(1, 1, 10 * second).unwrap();
+        cache.insert_with_ttl(2, 2, 100_000 * second).unwrap();
+        cache.flush().unwrap();
+        disk.memory().advance_clock(11 * second);
+        assert_eq!(cache.get(&1), None);
+        let mut replay = disk.replay();
+        while replay.advance().is_some() {}
+        let left = builder().io(Arc::new(replay.after_power_loss(&mut |_| 0))).open().unwrap();
+        assert_eq!(left.stats().recovery.start, Start::Recovered);
+        assert_eq!(left.get(&1), None, "it is back");
+        if ran < 60 * second {
+            assert_eq!(left.get(&2), Some(2), "it has long to live");
+        }
     }
 }
 

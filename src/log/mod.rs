@@ -106,6 +106,12 @@ pub(crate) enum Source {
     Entries,
 }
 
+/// Where a run has to outlive the machine, STATE is told the time so often: after a loss of power the
+/// cache's clock starts behind every moment of that run, wherever the wall clock is set then.
+const ANCHOR_AGE_MS: u64 = 60_000;
+/// As old can STATE's time be if the thread that tells it was held up.
+const ANCHOR_AGE_MAX_MS: u64 = 2 * ANCHOR_AGE_MS;
+
 /// So many damaged records, and a segment is given up.
 const DAMAGED_MAX: u32 = 3;
 
@@ -292,6 +298,26 @@ impl Log {
     pub(crate) fn release_segments(&self) {
         epoch::pin().flush();
         drop(self.readable.take_retired());
+    }
+
+    /// Tells STATE the time, if it has to outlive the machine and is due.
+    pub(crate) fn keep_time(&self) {
+        if !self.outlives_power() {
+            return;
+        }
+        let mut file = self.state.lock();
+        let anchor = self.clock.anchor();
+        if anchor.cache_ms - file.state.anchor.cache_ms < ANCHOR_AGE_MS {
+            return;
+        }
+        let state = State { anchor, ..file.state };
+        let told = file.put(state);
+        drop(file);
+        if let Err(error) = told {
+            // Not told, a deadline that has passed could be seen again.
+            tracing::warn!(%error, "STATE cannot be written; the next start will be cold");
+            let _ = self.poison();
+        }
     }
 
     /// Begins a snapshot of an index of `1 << stripe_bits` stripes.

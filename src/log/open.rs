@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    Appender, FINE, Log, LogCounters, LogOptions, Opened, Past, Source,
+    ANCHOR_AGE_MAX_MS, Appender, FINE, Log, LogCounters, LogOptions, Opened, Past, Source,
     appender::{readable, write_footer},
     commit::GroupCommit,
     directory::{Directory, Name, failed},
@@ -206,7 +206,8 @@ impl Opening {
         let (clock, trusted) = if self.is_this_boot(&found) {
             (Clock::resumed(Arc::clone(&self.io), found.anchor), true)
         } else {
-            Clock::not_before(Arc::clone(&self.io), found.anchor.cache_ms)
+            let slack_ms = if found.clean { 0 } else { ANCHOR_AGE_MAX_MS };
+            Clock::not_before(Arc::clone(&self.io), found.anchor.cache_ms, slack_ms)
         };
         let expiring_dead_below = if trusted { found.expiring_dead_below } else { next_segment };
         let state = State {

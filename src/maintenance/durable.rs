@@ -21,6 +21,7 @@ impl<K: Key, V: Value> Maintenance<K, V> {
     pub(super) fn sync_if_due(&mut self) {
         if Instant::now() >= self.next_sync {
             self.next_sync = Instant::now() + SYNC_INTERVAL;
+            self.log().keep_time();
             self.sync_if_promised();
         }
     }
