@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use super::layout::LOCK_TEXT;
+use super::layout::{LOCK_TEXT, is_zero};
 use crate::{
     error::Error,
     io::{Io, IoFile, OpenMode},
@@ -160,7 +160,9 @@ fn claim(io: &dyn Io, dir: &Path, lock: &dyn IoFile) -> Result<(), Error> {
         return Ok(());
     }
     let names = io.list(dir).map_err(|error| failed("listing", dir, error))?;
-    if names.len() != 1 || text.len() as u64 != len || !LOCK_TEXT.starts_with(&text) {
+    // A loss of power may have kept the length and not the text.
+    let is_begun = LOCK_TEXT.starts_with(&text) || is_zero(&text);
+    if names.len() != 1 || text.len() as u64 != len || !is_begun {
         return Err(Error::NotACache { dir: dir.to_owned() });
     }
     // Durable before the directory has anything else: without it, nobody would know whose that is.
