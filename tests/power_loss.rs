@@ -265,7 +265,9 @@ fn what_had_expired_does_not_come_back_with_an_earlier_clock() {
         assert_eq!(cache.get(&1), None);
         let mut replay = disk.replay();
         while replay.advance().is_some() {}
-        let left = builder().io(Arc::new(replay.after_power_loss(&mut |_| 0))).open().unwrap();
+        let left = replay.after_power_loss(&mut |_| 0);
+        left.set_clock(Duration::ZERO);
+        let left = builder().io(Arc::new(left)).open().unwrap();
         assert_eq!(left.stats().recovery.start, Start::Recovered);
         assert_eq!(left.get(&1), None, "it is back");
         if ran < 60 * second {

@@ -92,7 +92,8 @@ struct Faults {
 #[derive(Debug, Default)]
 struct Nth {
     done: BTreeMap<Operation, u64>,
-    fails: Option<(Operation, u64, ErrorKind, bool)>,
+    /// The operation, which of them, the errno, and whether half is done.
+    fails: Option<(Operation, u64, i32, bool)>,
 }
 
 #[derive(Debug, Default)]
@@ -116,8 +117,8 @@ impl FaultDisk {
 
     /// Fails the `n`th of these from now on, once; the next is the first. `half`: of a write, the first
     /// half of the bytes is on disk. In place of one set earlier.
-    pub fn fail_nth(&self, operation: Operation, n: u64, kind: ErrorKind, half: bool) {
-        *self.faults.nth.lock() = Nth { done: BTreeMap::new(), fails: Some((operation, n, kind, half)) };
+    pub fn fail_nth(&self, operation: Operation, n: u64, errno: i32, half: bool) {
+        *self.faults.nth.lock() = Nth { done: BTreeMap::new(), fails: Some((operation, n, errno, half)) };
     }
 
     /// Whether what `fail_nth` set has happened.
@@ -263,9 +264,9 @@ impl Faults {
         *done += 1;
         let done = *done;
         match nth.fails {
-            Some((of, n, kind, half)) if of == operation && n == done => {
+            Some((of, n, errno, half)) if of == operation && n == done => {
                 nth.fails = None;
-                Err((kind.into(), half))
+                Err((io::Error::from_raw_os_error(errno), half))
             }
             _ => Ok(()),
         }

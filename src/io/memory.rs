@@ -88,6 +88,11 @@ impl MemoryDisk {
         self.files.lock().time += by;
     }
 
+    /// Sets the clock.
+    pub fn set_clock(&self, time: Duration) {
+        self.files.lock().time = time;
+    }
+
     /// Whether to refuse to unlink segments.
     pub fn keep_segments(&self, keep: bool) {
         self.files.lock().keeps_segments = keep;

@@ -86,7 +86,7 @@ impl RecorderDisk {
 
     /// Goes through the record so far, from its beginning.
     pub fn replay(&self) -> Replay {
-        Replay::new(&self.start, self.record.lock().clone())
+        Replay::new(&self.memory, &self.start, self.record.lock().clone())
     }
 
     fn change<R>(&self, event: Event, change: impl FnOnce() -> io::Result<R>) -> io::Result<R> {
@@ -219,7 +219,8 @@ pub struct Replay {
     names: BTreeMap<PathBuf, u64>,
     /// Since the last sync of the directory, with each one's place in the record.
     unsynced_names: Vec<(usize, NameChange)>,
-    start: MemoryDisk,
+    /// Of its end: the clock that every image has, and its switches.
+    memory: MemoryDisk,
 }
 
 /// What was done last.
@@ -255,14 +256,14 @@ enum Loss {
 }
 
 impl Replay {
-    fn new(start: &MemoryDisk, events: Vec<Event>) -> Replay {
+    fn new(memory: &MemoryDisk, start: &MemoryDisk, events: Vec<Event>) -> Replay {
         let mut replay = Replay {
             events,
             next: 0,
             files: BTreeMap::new(),
             names: BTreeMap::new(),
             unsynced_names: Vec::new(),
-            start: start.clone(),
+            memory: memory.after_kill(),
         };
         for (path, inode, bytes) in start.inodes() {
             replay.names.insert(path, inode);
@@ -360,7 +361,7 @@ impl Replay {
             (path, inode, bytes)
         });
         let files: Vec<_> = files.collect();
-        self.start.with_files(files)
+        self.memory.with_files(files)
     }
 }
 
