@@ -104,8 +104,8 @@ impl<K: Key, V: Value> Cache<K, V> {
     /// Copies every entry that is only in RAM to disk, whatever admission would say, and waits
     /// until that is written. In RAM alone it does nothing.
     ///
-    /// What was stored before the call survives the end of the process, as the durability says,
-    /// until it is overwritten or reclaimed. Entries too large for the log, refused by the user's
+    /// What was stored before the call survives the end of the process or the machine, as the durability
+    /// says, until it is overwritten or reclaimed. Entries too large for the log, refused by the user's
     /// filter or about to expire are not copied.
     ///
     /// # Errors
@@ -445,7 +445,8 @@ impl<K: Key, V: Value> Cache<K, V> {
     /// Stores `value` under `key`, in place of whatever was there, for the default time to live.
     ///
     /// Costs one allocation-free step in RAM; if a copy of the key is on disk, also a write of 32
-    /// bytes to the journal. Where entries leave RAM faster than the disk takes them, it waits
+    /// bytes to the journal, and with [`Durability::PowerLoss`](crate::Durability::PowerLoss) the wait until
+    /// that is synced. Where entries leave RAM faster than the disk takes them, it waits
     /// ([`Overload`](crate::Overload)). The value reaches the disk when it leaves RAM, by
     /// write-behind, at [`flush`](Cache::flush) or at [`close`](Cache::close).
     ///

@@ -1,12 +1,8 @@
 //! Group commit: one sync of the journal for everybody who waits for one.
 
-use std::io;
-
-use super::{COLD_NEXT_START, Log};
 use crate::{
     error::Error,
     location::JournalEnd,
-    options::Durability,
     sync::{AtomicU64, Condvar, Mutex, Ordering::Relaxed},
 };
 
@@ -32,7 +28,11 @@ struct State {
 impl GroupCommit {
     /// Returns once the journal is durable up to `end`. `sync` says how far it has made it so; if it
     /// fails, the next in line tries its own.
-    fn wait(&self, end: JournalEnd, sync: impl FnOnce() -> Result<JournalEnd, Error>) -> Result<(), Error> {
+    pub(super) fn wait(
+        &self,
+        end: JournalEnd,
+        sync: impl FnOnce() -> Result<JournalEnd, Error>,
+    ) -> Result<(), Error> {
         if end.0 <= self.durable.load(Relaxed) {
             return Ok(());
         }
@@ -55,51 +55,6 @@ impl GroupCommit {
         drop(state);
         self.done.notify_all();
         synced.map(drop)
-    }
-}
-
-impl Log {
-    /// Waits until the journal outlives the machine up to `end`, or the next start is cold anyway. The
-    /// caller holds no lock: it takes as long as the disk does.
-    pub(crate) fn commit(&self, end: JournalEnd) -> Result<(), Error> {
-        self.commits.wait(end, || self.sync_journal())
-    }
-
-    /// Whether what is on disk has to outlive the machine.
-    pub(crate) fn outlives_power(&self) -> bool {
-        self.options.durability == Durability::PowerLoss && self.latch.load(Relaxed) != COLD_NEXT_START
-    }
-
-    /// Makes names durable. A directory that fails to do so once is not believed again, whatever a later
-    /// sync says: the next start is cold.
-    pub(super) fn sync_names(&self) -> Result<(), Error> {
-        let synced = self.directory.sync();
-        if synced.is_err() && self.outlives_power() {
-            self.poison()?;
-        }
-        synced
-    }
-
-    /// Syncs the journal; how far. After an error never again: nobody knows what has become of the bytes,
-    /// and the kernel may say of the same ones that they are fine now. So the next start is cold.
-    fn sync_journal(&self) -> Result<JournalEnd, Error> {
-        self.ensure_durable()?;
-        if !self.outlives_power() {
-            return Ok(JournalEnd::MAX);
-        }
-        let (file, end) = self.journal.lock().current();
-        self.counters.journal_syncs.fetch_add(1, Relaxed);
-        match file.map_or(Ok(()), |file| file.sync()) {
-            Ok(()) => Ok(end),
-            Err(error) => self.give_up_journal(&error).map(|()| JournalEnd::MAX),
-        }
-    }
-
-    /// The journal cannot be relied on any more, so the next start must not.
-    #[cold]
-    pub(super) fn give_up_journal(&self, error: &io::Error) -> Result<(), Error> {
-        tracing::warn!(%error, "the journal cannot be written; the next start will be cold");
-        self.poison()
     }
 }
 

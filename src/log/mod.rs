@@ -18,6 +18,7 @@ mod appender;
 mod commit;
 mod counters;
 mod directory;
+mod durable;
 mod footer;
 mod invalidations;
 mod journal;
@@ -56,7 +57,7 @@ use self::{
     invalidations::Invalidations,
     journal::{Entry, Event, Journal},
     published::Published,
-    segment::{Bytes, SegmentHeader},
+    segment::SegmentHeader,
     snapshot::SnapshotFile,
     state::{State, StateFile},
     table::{Readable, Table},
@@ -105,12 +106,6 @@ pub(crate) enum Source {
     /// It is to be asked of [`Log::recover`].
     Entries,
 }
-
-/// Where a run has to outlive the machine, STATE is told the time so often: after a loss of power the
-/// cache's clock starts behind every moment of that run, wherever the wall clock is set then.
-const ANCHOR_AGE_MS: u64 = 60_000;
-/// As old can STATE's time be if the thread that tells it was held up.
-const ANCHOR_AGE_MAX_MS: u64 = 2 * ANCHOR_AGE_MS;
 
 /// So many damaged records, and a segment is given up.
 const DAMAGED_MAX: u32 = 3;
@@ -300,26 +295,6 @@ impl Log {
         drop(self.readable.take_retired());
     }
 
-    /// Tells STATE the time, if it has to outlive the machine and is due.
-    pub(crate) fn keep_time(&self) {
-        if !self.outlives_power() {
-            return;
-        }
-        let mut file = self.state.lock();
-        let anchor = self.clock.anchor();
-        if anchor.cache_ms - file.state.anchor.cache_ms < ANCHOR_AGE_MS {
-            return;
-        }
-        let state = State { anchor, ..file.state };
-        let told = file.put(state);
-        drop(file);
-        if let Err(error) = told {
-            // Not told, a deadline that has passed could be seen again.
-            tracing::warn!(%error, "STATE cannot be written; the next start will be cold");
-            let _ = self.poison();
-        }
-    }
-
     /// Begins a snapshot of an index of `1 << stripe_bits` stripes.
     pub(crate) fn snapshot(&self, stripe_bits: u32) -> Result<SnapshotWriter<'_>, Error> {
         let begun = self.peek_seq();
@@ -342,6 +317,7 @@ impl Log {
             return Ok(());
         }
         let path = self.directory.state();
+        self.unsynced_segments().iter().try_for_each(|segment| self.sync_segment(segment))?;
         self.journal.lock().sync().map_err(|error| failed("syncing the journal in", &path, error))?;
         self.sync_names()?;
         // An event since the snapshot was begun is not in it.
@@ -359,29 +335,6 @@ impl Log {
         file.write(state).and_then(|()| file.sync()).map_err(|error| failed("writing", &path, error))?;
         self.counters.state_bytes.fetch_add(state::SLOT_BYTES as u64, Relaxed);
         Ok(())
-    }
-
-    /// The segments that may not outlive the machine as they are.
-    pub(crate) fn unsynced_segments(&self) -> Vec<Arc<Segment>> {
-        let table = self.table.read();
-        table.all().filter(|segment| !segment.synced.load(Relaxed)).cloned().collect()
-    }
-
-    /// Makes the segment outlive the machine. After an error it is to be given up: its sync is never
-    /// tried again, since that could succeed without anything being on disk.
-    pub(crate) fn sync_segment(&self, segment: &Segment) -> Result<(), Error> {
-        let path = self.directory.segment(segment.id());
-        let synced = match &segment.bytes {
-            Bytes::File(file) => segment.sync(&**file),
-            Bytes::Map(_) => self.io.open(&path, OpenMode::Read).and_then(|file| segment.sync(&*file)),
-        };
-        synced.map_err(|error| failed("syncing", &path, error))
-    }
-
-    /// Syncs the records of a segment that is about to get its trailer, if they have to outlive the
-    /// machine.
-    fn sync_records(&self, segment: &Segment, file: &dyn IoFile) -> io::Result<()> {
-        if self.outlives_power() { segment.sync(file) } else { Ok(()) }
     }
 
     /// The next seq to be drawn.

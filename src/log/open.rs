@@ -7,10 +7,11 @@ use std::{
 };
 
 use super::{
-    ANCHOR_AGE_MAX_MS, Appender, FINE, Log, LogCounters, LogOptions, Opened, Past, Source,
+    Appender, FINE, Log, LogCounters, LogOptions, Opened, Past, Source,
     appender::{readable, write_footer},
     commit::GroupCommit,
     directory::{Directory, Name, failed},
+    durable::ANCHOR_AGE_MAX_MS,
     footer::{TRAILER_BYTES, Trailer},
     invalidations::Invalidations,
     journal::{self, Event, Journal},

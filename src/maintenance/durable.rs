@@ -11,6 +11,7 @@ use crate::{
     codec::{Key, Value},
     error::Error,
     log::Segment,
+    sync::Ordering::Relaxed,
 };
 
 /// How long what has been written may wait for a sync that nobody asks for.
@@ -38,8 +39,11 @@ impl<K: Key, V: Value> Maintenance<K, V> {
     pub(super) fn sync_segments(&mut self) {
         self.write_batch();
         for segment in self.log().unsynced_segments() {
-            if let Err(error) = self.log().sync_segment(&segment) {
-                self.give_up(&segment, error);
+            match self.log().sync_segment(&segment) {
+                Err(error) if segment.sync_failed.load(Relaxed) => self.give_up(&segment, error),
+                // It could not even be tried.
+                Err(error) => self.note_failure(error),
+                Ok(()) => {}
             }
         }
     }
