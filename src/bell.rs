@@ -139,6 +139,16 @@ impl Bell {
         state.calls.pop_front()
     }
 
+    /// As `sleep`, but deaf to `ring`, which costs nothing then: to wake a thread takes longer than many
+    /// operations. Whoever calls or waits for room is heard.
+    pub(crate) fn doze(&self, pause: Duration) -> Option<Call> {
+        let mut state = self.state.lock();
+        if !state.rung && state.calls.is_empty() && !pause.is_zero() {
+            self.rung.wait_for(&mut state, pause);
+        }
+        state.calls.pop_front()
+    }
+
     /// Nobody will answer any more: every caller is sent off.
     pub(crate) fn end(&self) {
         let mut state = self.state.lock();
@@ -147,5 +157,36 @@ impl Bell {
         drop(state);
         drop(unanswered);
         self.room.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+
+    const PAUSE: Duration = Duration::from_millis(100);
+
+    /// How long a thread rests while another does `disturb`, over and over.
+    fn rested(rest: impl Fn(&Bell) -> Option<Call> + Sync, disturb: impl Fn(&Bell)) -> Duration {
+        let bell = Bell::default();
+        let begun = Instant::now();
+        thread::scope(|scope| {
+            let resting = scope.spawn(|| rest(&bell).map_or_else(|| begun.elapsed(), |_| Duration::ZERO));
+            while !resting.is_finished() {
+                disturb(&bell);
+                thread::sleep(Duration::from_millis(1));
+            }
+            resting.join().unwrap()
+        })
+    }
+
+    #[test]
+    fn who_dozes_hears_calls_and_no_rings() {
+        let post = |bell: &Bell| drop(bell.post(Request::Flush).unwrap());
+        assert!(rested(|bell| bell.sleep(60 * PAUSE), Bell::ring) < 60 * PAUSE);
+        assert!(rested(|bell| bell.doze(PAUSE), Bell::ring) >= PAUSE);
+        assert_eq!(rested(|bell| bell.doze(60 * PAUSE), post), Duration::ZERO);
     }
 }

@@ -1,9 +1,20 @@
 //! The RAM budget: one number for the whole cache, lent to stripes.
 
+use std::time::Duration;
+
+use crossbeam_utils::CachePadded;
+
 use crate::sync::{AtomicU64, Ordering::Relaxed};
 
 /// What the index takes for an entry at the most, a table that has just grown included.
 const INDEX_ENTRY_BYTES_MAX: u64 = 24;
+
+/// The longest that an insert holds back: longer than it takes to spill an entry, shorter than to wake a thread.
+const HOLD_BACK_MAX_NS: u64 = 10_000;
+
+/// For how long inserts hold back in all before the thread that spills is taken for one that has no core to
+/// run on: as long as it is out of sight when it writes a batch.
+const PATIENCE_NS: u64 = 300_000;
 
 /// How the budget is divided. Made once, at open.
 #[derive(Clone, Copy, Debug)]
@@ -17,6 +28,8 @@ pub(crate) struct Plan {
     pub(crate) index_max: u64,
     /// Whether what leaves RAM is forgotten where the disk is behind.
     pub(crate) sheds: bool,
+    /// Whether an insert holds back before it has to wait.
+    pub(crate) holds_back: bool,
     /// Whether weights are bytes, so that the index takes from the pool.
     pub(crate) in_bytes: bool,
 }
@@ -34,12 +47,17 @@ pub(crate) struct Budget {
     plan: Plan,
     index: AtomicU64,
     borrowed: AtomicU64,
-    leaving: AtomicU64,
+    /// Apart from the rest, which every insert reads: inserts raise it while the thread that spills lowers it.
+    leaving: CachePadded<AtomicU64>,
+    /// How long inserts have held back since the thread that spills was last seen at work.
+    held_back_ns: AtomicU64,
 }
 
 impl Budget {
     pub(crate) fn new(plan: Plan) -> Budget {
-        Budget { plan, index: AtomicU64::new(0), borrowed: AtomicU64::new(0), leaving: AtomicU64::new(0) }
+        let none = || AtomicU64::new(0);
+        let leaving = CachePadded::new(none());
+        Budget { plan, index: none(), borrowed: none(), leaving, held_back_ns: none() }
     }
 
     /// What a stripe that has borrowed so much may hold.
@@ -90,6 +108,26 @@ impl Budget {
         self.leaving() > self.plan.leaving_max
     }
 
+    /// For how long an insert is to hold back so that none has to wait: not up to half of what may wait to
+    /// be written, from there on the longer the more does. Not for a thread that is not seen to work.
+    pub(crate) fn hold_back(&self) -> Duration {
+        let half = self.plan.leaving_max / 2;
+        let above = self.leaving().saturating_sub(half).min(half);
+        if above == 0 || !self.plan.holds_back || self.held_back_ns.load(Relaxed) > PATIENCE_NS {
+            return Duration::ZERO;
+        }
+        Duration::from_nanos(HOLD_BACK_MAX_NS * above / half)
+    }
+
+    pub(crate) fn add_held_back(&self, pause: Duration) {
+        self.held_back_ns.fetch_add(pause.as_nanos() as u64, Relaxed);
+    }
+
+    /// The thread that spills is at work.
+    pub(crate) fn note_spilling(&self) {
+        self.held_back_ns.store(0, Relaxed);
+    }
+
     /// Whether an entry that leaves RAM now is to be forgotten.
     pub(crate) fn must_shed(&self) -> bool {
         self.sheds() && self.is_overloaded()
@@ -133,15 +171,20 @@ impl Budget {
 mod tests {
     use super::*;
 
-    fn budget() -> Budget {
-        Budget::new(Plan {
+    fn plan() -> Plan {
+        Plan {
             pool: 800,
             stripe_bits: 2,
             leaving_max: 80,
             index_max: 400,
             sheds: true,
+            holds_back: true,
             in_bytes: true,
-        })
+        }
+    }
+
+    fn budget() -> Budget {
+        Budget::new(plan())
     }
 
     #[test]
@@ -153,6 +196,28 @@ mod tests {
         assert!(!budget.is_index_full());
         budget.resize_index(400, 401);
         assert!(budget.is_index_full());
+    }
+
+    #[test]
+    fn inserts_hold_back_the_longer_the_more_waits() {
+        let holds_back_ns = |holds_back, leaving| {
+            let budget = Budget::new(Plan { holds_back, ..plan() });
+            budget.add_leaving(leaving);
+            budget.hold_back().as_nanos() as u64
+        };
+        let pauses = [0, 40, 60, 80, 1000].map(|leaving| holds_back_ns(true, leaving));
+        assert_eq!(pauses, [0, 0, HOLD_BACK_MAX_NS / 2, HOLD_BACK_MAX_NS, HOLD_BACK_MAX_NS]);
+        assert_eq!(holds_back_ns(false, 80), 0);
+    }
+
+    #[test]
+    fn inserts_do_not_hold_back_for_a_thread_that_does_not_run() {
+        let budget = budget();
+        budget.add_leaving(80);
+        budget.add_held_back(Duration::from_nanos(PATIENCE_NS + 1));
+        assert!(budget.hold_back().is_zero());
+        budget.note_spilling();
+        assert!(!budget.hold_back().is_zero());
     }
 
     #[test]

@@ -610,9 +610,10 @@ impl<K: Key, V: Value> Cache<K, V> {
     /// what to wait for before that is said.
     fn put_in_ram(&self, arrival: Arrival<K, V>, load: Option<LoadId>) -> Result<(bool, JournalEnd), Error> {
         let hash = arrival.entry.meta.hash;
-        let guard = &epoch::pin();
-        self.tiers.stripe(hash).hot.prefetch_bucket(hash, guard);
-        let mut shard = self.tiers.shard(hash, guard);
+        let guard = epoch::pin();
+        self.tiers.stripe(hash).hot.prefetch_bucket(hash, &guard);
+        let mut shard = self.tiers.shard(hash, &guard);
+        shard.prefetch(hash);
         if shard.is_closed() {
             drop(shard);
             return Err(Error::Closed);
@@ -633,7 +634,7 @@ impl<K: Key, V: Value> Cache<K, V> {
         drop(shard);
         drop((dead_loads, gone));
         self.tiers.honour(loan);
-        self.tiers.collect(hash, guard);
+        self.tiers.collect_now(hash, guard);
         durable.map(|()| (true, journaled))
     }
 

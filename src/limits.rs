@@ -115,15 +115,18 @@ fn stripes<K, V>(options: &Options<K, V>) -> Result<u64, Error> {
             }
             Ok(stripes)
         }
-        None => {
-            let cores = thread::available_parallelism().map_or(1, |cores| cores.get() as u64);
-            Ok(floor_power_of_two((cores * STRIPES_PER_CORE).min(useful).clamp(1, STRIPES_MAX)))
-        }
+        None => Ok(floor_power_of_two((cores() * STRIPES_PER_CORE).min(useful).clamp(1, STRIPES_MAX))),
     }
+}
+
+fn cores() -> u64 {
+    thread::available_parallelism().map_or(1, |cores| cores.get() as u64)
 }
 
 fn plan<K, V>(options: &Options<K, V>, disk: Option<&DiskLimits>, stripe_bits: u32) -> Result<Plan, Error> {
     let sheds = options.overload == Overload::Shed;
+    // On one core it would keep the thread off that it holds back for.
+    let holds_back = disk.is_some() && !sheds && cores() > 1;
     match options.budget {
         RamBudget::Bytes(bytes) => {
             check("ram", bytes, if disk.is_some() { RAM_MIN } else { RAM_ONLY_MIN }, u64::MAX)?;
@@ -131,12 +134,21 @@ fn plan<K, V>(options: &Options<K, V>, disk: Option<&DiskLimits>, stripe_bits: u
             let leaving_max = disk.map_or(0, |_| (bytes / 8).min(16 * MIB));
             let pool = bytes - batch - leaving_max;
             let index_max = bytes / 100 * options.index_percent;
-            Ok(Plan { pool, stripe_bits, leaving_max, index_max, sheds, in_bytes: true })
+            Ok(Plan { pool, stripe_bits, leaving_max, index_max, sheds, holds_back, in_bytes: true })
         }
         RamBudget::Entries(entries) => {
             check("ram_entries", entries, 1, ENTRIES_MAX)?;
             let leaving_max = (entries / 8).max(16);
-            Ok(Plan { pool: entries, stripe_bits, leaving_max, index_max: u64::MAX, sheds, in_bytes: false })
+            let index_max = u64::MAX;
+            Ok(Plan {
+                pool: entries,
+                stripe_bits,
+                leaving_max,
+                index_max,
+                sheds,
+                holds_back,
+                in_bytes: false,
+            })
         }
     }
 }

@@ -1,6 +1,12 @@
 //! Both tiers under one roof: the stripes, the log, and what every walk through them needs.
 
-use std::{ops::Range, sync::Arc, thread};
+use std::{
+    hint,
+    ops::Range,
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
 
 use crossbeam_epoch::{self as epoch, Guard};
 
@@ -16,6 +22,7 @@ use crate::{
     options::{DiskFilter, Weigher, WriteBehind},
     shard::{
         Loan, Shard, Stripe,
+        cold::Filling,
         counts::Counts,
         entry::{Arrival, Entry, Meta},
         expiry::Expiry,
@@ -29,6 +36,9 @@ const ENTRY_OVERHEAD_BYTES: u64 = 24;
 
 /// Records on disk from which on a second thread is worth its start.
 const PARALLEL_RECOVERY_MIN: u64 = 1 << 16;
+
+/// Spins between two looks at whether the maintenance thread has caught up, a fraction of a microsecond.
+const SPINS: usize = 16;
 
 /// The two tiers.
 pub(crate) struct Tiers<K, V> {
@@ -98,8 +108,9 @@ impl<K: Key, V: Value> Tiers<K, V> {
         let (Some(log), Some(reader)) = (&self.log, &*snapshot) else {
             unreachable!("a stripe without a snapshot is loaded at open")
         };
-        match reader.read(stripe, self.stripe_bits) {
-            Ok(slots) => self.stripes[stripe].lock(guard).load_packed(&slots),
+        let mut index = Filling::new(reader.len_of(stripe, self.stripe_bits));
+        match reader.read(stripe, self.stripe_bits, |hash, bits| index.add(hash, bits)) {
+            Ok(()) => self.stripes[stripe].lock(guard).load_index(index.finish()),
             Err(_) => self.recover(log, stripe..stripe + 1),
         }
         self.stripes[stripe].set_loaded();
@@ -304,6 +315,17 @@ impl<K: Key, V: Value> Tiers<K, V> {
         }
     }
 
+    /// The same for a caller who looks at nothing any more, so that what this thread alone still
+    /// stood in the way of is dropped at once.
+    #[inline]
+    pub(crate) fn collect_now(&self, hash: KeyHash, mut guard: Guard) {
+        if self.stripe(hash).hot.take_flush_due() {
+            guard.flush();
+            guard.repin();
+            guard.flush();
+        }
+    }
+
     /// Hands over whatever was displaced: in a stripe that rests, nobody else would.
     pub(crate) fn collect_all(&self) {
         if self.stripes.iter().any(|stripe| stripe.hot.limbo_weight() > 0) {
@@ -334,8 +356,24 @@ impl<K: Key, V: Value> Tiers<K, V> {
         }
         self.ring_for_batch();
         if self.budget.is_overloaded() {
-            self.bell.wait_for_room(|| self.budget.is_overloaded() && !self.budget.sheds());
+            return self.bell.wait_for_room(|| self.budget.is_overloaded() && !self.budget.sheds());
         }
+        let pause = self.budget.hold_back();
+        if !pause.is_zero() && !self.bell.is_attendant() {
+            self.hold_back(pause);
+        }
+    }
+
+    /// Lets the maintenance thread catch up, until it has or for so long. Many short pauses in place of one
+    /// long wait, which would begin and end with a change of threads.
+    #[cold]
+    fn hold_back(&self, pause: Duration) {
+        let begun = Instant::now();
+        while begun.elapsed() < pause && !self.budget.hold_back().is_zero() {
+            // What it waits for is lowered by the other thread, which each look costs a wait for memory.
+            (0..SPINS).for_each(|_| hint::spin_loop());
+        }
+        self.budget.add_held_back(begun.elapsed());
     }
 
     pub(crate) fn disk_entries(&self) -> u64 {

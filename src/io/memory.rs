@@ -103,6 +103,17 @@ impl MemoryDisk {
         self.files.lock().create(path.into(), bytes);
     }
 
+    /// Replaces a file's bytes, and nothing else of it.
+    pub fn overwrite(&self, path: impl AsRef<Path>, bytes: Vec<u8>) {
+        let files = self.files.lock();
+        *files.names[path.as_ref()].bytes.lock() = bytes;
+    }
+
+    /// Removes a file, whatever `keep_segments` says.
+    pub fn remove(&self, path: impl AsRef<Path>) {
+        self.files.lock().names.remove(path.as_ref());
+    }
+
     /// Every file's name and bytes.
     pub fn contents(&self) -> Vec<(PathBuf, Vec<u8>)> {
         let files = self.files.lock();

@@ -126,7 +126,8 @@ fn snapshot() {
     let directory = super::Directory::enter(io, dir.path().join("cache")).unwrap();
     std::fs::write(directory.snapshot(), &bytes).unwrap();
     let reader = snapshot::SnapshotReader::open(&directory, EPOCH, SNAPSHOT_ID).unwrap();
-    let slots = reader.read(0, 0).unwrap();
+    let mut slots = Vec::new();
+    reader.read(0, 0, |hash, packed| slots.push((hash, packed))).unwrap();
     assert_eq!(slots, [(hash(), 7 << 24 | 4 | 3 << 54)]);
 }
 

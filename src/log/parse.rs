@@ -158,9 +158,13 @@ pub fn parse_snapshot(bytes: &[u8]) -> usize {
     let read = |bits: u32| {
         let mut found = 0;
         for stripe in 0..1 << bits {
-            let Ok(slots) = reader.read(stripe, bits) else { continue };
-            assert!(slots.iter().all(|(hash, _)| hash.stripe(bits) == stripe), "a slot in another's stripe");
-            found += slots.len();
+            let mut slots = 0;
+            let read = reader.read(stripe, bits, |hash, _| {
+                assert_eq!(hash.stripe(bits), stripe, "a slot in another's stripe");
+                slots += 1;
+            });
+            assert!(slots <= reader.len_of(stripe, bits), "more slots than were announced");
+            found += if read.is_ok() { slots } else { 0 };
         }
         assert!(found as u64 <= reader.len(), "{found} slots of {}", reader.len());
         found

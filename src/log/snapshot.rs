@@ -1,11 +1,13 @@
 //! `index.snap`: the cold index as it was at a clean close, one block a stripe, so that a stripe
 //! can be read when it is first touched.
 
-use std::{io, sync::Arc};
+use std::{io, ops::Range, sync::Arc};
 
 use super::{
     directory::Directory,
-    layout::{SNAPSHOT_MAGIC, SNAPSHOT_VERSION, check, is_checked, put, put_check, u16_at, u32_at, u64_at},
+    layout::{
+        Check, SNAPSHOT_MAGIC, SNAPSHOT_VERSION, check, is_checked, put, put_check, u16_at, u32_at, u64_at,
+    },
 };
 use crate::{
     hash::KeyHash,
@@ -15,6 +17,8 @@ use crate::{
 pub(crate) const HEADER_BYTES: usize = 64;
 pub(crate) const BLOCK_ENTRY_BYTES: usize = 24;
 pub(crate) const SLOT_BYTES: usize = 16;
+/// Slots are read by so many bytes, which stay near the processor until they are in the index.
+const PIECE_BYTES: usize = 4096 * SLOT_BYTES;
 /// More stripes than anybody needs; bounds what a header can make us allocate.
 const STRIPE_BITS_MAX: u32 = 20;
 
@@ -190,37 +194,53 @@ impl SnapshotReader {
     }
 
     /// The slots of a stripe of `1 << stripe_bits`, which may be another number than the writer's:
-    /// stripes are ranges of the hash, so the ones nest in the others.
-    pub(crate) fn read(&self, stripe: usize, stripe_bits: u32) -> Result<Vec<(KeyHash, u64)>, Damaged> {
+    /// stripes are ranges of the hash, so the ones nest in the others. What was found before an error
+    /// is not to be used.
+    pub(crate) fn read(
+        &self,
+        stripe: usize,
+        stripe_bits: u32,
+        mut found: impl FnMut(KeyHash, u64),
+    ) -> Result<(), Damaged> {
+        for index in self.blocks_of(stripe, stripe_bits) {
+            self.read_block(index, |hash, packed| {
+                if hash.stripe(stripe_bits) == stripe {
+                    found(hash, packed);
+                }
+            })?;
+        }
+        Ok(())
+    }
+
+    /// A stripe has so many slots at the most.
+    pub(crate) fn len_of(&self, stripe: usize, stripe_bits: u32) -> usize {
+        let blocks = self.blocks_of(stripe, stripe_bits).filter_map(|index| self.blocks.get(index));
+        blocks.map(|block| block.count as usize).sum()
+    }
+
+    fn blocks_of(&self, stripe: usize, stripe_bits: u32) -> Range<usize> {
         let theirs = self.header.stripe_bits;
         let (first, count) = match theirs.checked_sub(stripe_bits) {
             Some(finer) => (stripe << finer, 1 << finer),
             None => (stripe >> (stripe_bits - theirs), 1),
         };
-        let mut slots = Vec::new();
-        for index in first..first + count {
-            let bytes = self.block(index)?;
-            slots.reserve_exact(bytes.len() / SLOT_BYTES);
-            slots.extend(
-                bytes
-                    .chunks_exact(SLOT_BYTES)
-                    .map(|slot| (KeyHash(u64_at(slot, 0)), u64_at(slot, 8)))
-                    .filter(|(hash, _)| hash.stripe(stripe_bits) == stripe),
-            );
-        }
-        Ok(slots)
+        first..first + count
     }
 
-    fn block(&self, index: usize) -> Result<Vec<u8>, Damaged> {
+    fn read_block(&self, index: usize, mut found: impl FnMut(KeyHash, u64)) -> Result<(), Damaged> {
         let block = self.blocks.get(index).ok_or(Damaged)?;
-        let len = block.count as usize * SLOT_BYTES;
-        let end = block.offset.checked_add(len as u64).ok_or(Damaged)?;
-        if end > self.file_bytes {
-            return Err(Damaged);
+        let len = u64::from(block.count) * SLOT_BYTES as u64;
+        let end = block.offset.checked_add(len).filter(|&end| end <= self.file_bytes).ok_or(Damaged)?;
+        let mut check = Check::new(self.header.id ^ index as u64);
+        let mut piece = vec![0; PIECE_BYTES.min(len as usize)];
+        let mut at = block.offset;
+        while at < end {
+            piece.truncate((end - at) as usize);
+            self.file.read_exact_at(&mut piece, at).map_err(|_| Damaged)?;
+            check.update(&piece);
+            piece.chunks_exact(SLOT_BYTES).for_each(|slot| found(KeyHash(u64_at(slot, 0)), u64_at(slot, 8)));
+            at += piece.len() as u64;
         }
-        let mut bytes = vec![0; len];
-        self.file.read_exact_at(&mut bytes, block.offset).map_err(|_| Damaged)?;
-        let whole = check(&bytes, self.header.id ^ index as u64) == block.check;
-        whole.then_some(bytes).ok_or(Damaged)
+        if check.finish() == block.check { Ok(()) } else { Err(Damaged) }
     }
 }

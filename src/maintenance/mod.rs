@@ -32,6 +32,10 @@ use crate::{
 
 /// How long the thread sleeps when nobody rings: what waits in a small batch is written by then.
 const PAUSE: Duration = Duration::from_millis(50);
+/// After a batch, how long and how often the thread dozes before it sleeps: for less time than inserts take
+/// to fill what may wait, and until some milliseconds have brought no other batch.
+const DOZE: Duration = Duration::from_micros(300);
+const DOZES: u32 = 10;
 /// Write-behind's sweeps in one interval. An entry is copied when the third sees it, at half to three
 /// quarters of the interval, so that it has its copy by the end.
 const SWEEPS: u32 = 4;
@@ -55,6 +59,8 @@ pub(crate) struct Maintenance<K, V> {
     key_bytes: Vec<u8>,
     health: Health,
     reclaim: Option<Reclaim>,
+    /// How often to look for a batch before sleeping in earnest.
+    dozes_left: u32,
     /// Segments reclaimed so far.
     buried: u64,
     /// The log has been full once.
@@ -78,6 +84,7 @@ impl<K: Key, V: Value> Maintenance<K, V> {
             key_bytes: Vec::new(),
             health: Health::default(),
             reclaim: None,
+            dozes_left: 0,
             buried: 0,
             has_wrapped: false,
             has_warned: false,
@@ -96,8 +103,7 @@ impl<K: Key, V: Value> Maintenance<K, V> {
         tiers.bell.attend();
         self.load_stripes();
         loop {
-            let pause = PAUSE.min(self.next_sweep.saturating_duration_since(Instant::now()));
-            if let Some(call) = self.tiers.bell.sleep(pause) {
+            if let Some(call) = self.rest() {
                 let is_last = call.request == Request::Close;
                 self.answer(call);
                 if is_last {
@@ -108,11 +114,30 @@ impl<K: Key, V: Value> Maintenance<K, V> {
                 self.retry_disk();
             }
             self.sweep_if_due();
+            // Through the log everything goes at once, so every insert rings.
+            if self.tiers.budget.is_batch_waiting() && self.tiers.write_behind != WriteBehind::Through {
+                self.dozes_left = DOZES;
+            }
             self.spill();
             self.reclaim_if_due();
             // Others make room as well, by removing what was leaving.
             self.tiers.bell.made_room();
         }
+    }
+
+    /// Rests until there is something to do; the call, if there is one. While batch follows batch, it looks
+    /// for the next by itself: to wake this thread costs an insert more than all else that it does.
+    fn rest(&mut self) -> Option<Call> {
+        let Tiers { bell, budget, .. } = &*self.tiers;
+        while let Some(dozes_left) = self.dozes_left.checked_sub(1) {
+            let is_due = budget.is_batch_waiting();
+            let call = bell.doze(if is_due { Duration::ZERO } else { DOZE });
+            if is_due || call.is_some() {
+                return call;
+            }
+            self.dozes_left = dozes_left;
+        }
+        bell.sleep(PAUSE.min(self.next_sweep.saturating_duration_since(Instant::now())))
     }
 
     /// Reads the rest of the snapshot behind the first look-ups.

@@ -14,6 +14,7 @@ use crate::{
     hash::KeyHash,
     location::Location,
     log::{Appender, Log},
+    processor::prefetch,
     shard::{
         DiskState, Queued, Shard,
         entry::{Meta, Resident},
@@ -22,9 +23,11 @@ use crate::{
     tiers::Tiers,
 };
 
-/// Copies that are taken, accepted or committed under one lock: so many that the lock costs each little,
-/// so few that an insert into the stripe waits for some microseconds at most.
+/// Copies that are taken or accepted under one lock: so many that the lock costs each little, so few that an
+/// insert into the stripe waits for some microseconds at most.
 const GROUP_ENTRIES: usize = 32;
+/// The same for commits, each of which waits for memory.
+const COMMIT_ENTRIES: usize = 8;
 
 /// A record in the batch.
 #[derive(Clone, Copy, Debug)]
@@ -96,6 +99,8 @@ impl<K: Key, V: Value> Maintenance<K, V> {
         if queued.is_empty() {
             return None;
         }
+        tiers.budget.note_spilling();
+        queued.iter().for_each(|copy| prefetch(copy.resident.entry));
         let mut spilled = Ok(());
         let mut fates = Vec::with_capacity(queued.len());
         for Queued { resident, .. } in &queued {
@@ -164,18 +169,15 @@ impl<K: Key, V: Value> Maintenance<K, V> {
         let written = self.appender.write();
         let tiers = &self.tiers;
         let stripe = |record: &InFlight| record.hash().stripe(tiers.stripe_bits);
-        let groups = self.in_flight.chunk_by(|a, b| stripe(a) == stripe(b));
-        for group in groups.flat_map(|group| group.chunks(GROUP_ENTRIES)) {
-            let guard = &epoch::pin();
-            let mut shard = tiers.shard_at(stripe(&group[0]), guard);
-            for record in group {
-                match written {
-                    Ok(()) => record.commit(&mut shard, tiers.log.as_deref()),
-                    Err(_) => record.roll_back(&mut shard),
-                }
-            }
-            drop(shard);
-            tiers.collect(group[0].hash(), guard);
+        // By turns: who waits for a stripe gets its lock while the other stripes have theirs.
+        let runs = self.in_flight.chunk_by(|a, b| stripe(a) == stripe(b));
+        let mut runs: Vec<_> = runs.map(|run| run.chunks(COMMIT_ENTRIES)).collect();
+        while !runs.is_empty() {
+            runs.retain_mut(|run| {
+                let Some(group) = run.next() else { return false };
+                end_group(tiers, stripe(&group[0]), group, written.is_ok());
+                true
+            });
         }
         self.in_flight.clear();
         tiers.bell.made_room();
@@ -256,6 +258,23 @@ fn give_up<K: Key, V: Value>(shard: &mut Shard<'_, K, V>, hash: KeyHash, copy: P
             Fate::TooLarge => shard.counts().too_large += 1,
         }
     }
+}
+
+/// Ends copies of one stripe that were written, or could not be.
+fn end_group<K: Key, V: Value>(tiers: &Tiers<K, V>, stripe: usize, group: &[InFlight], written: bool) {
+    let guard = &epoch::pin();
+    let mut shard = tiers.shard_at(stripe, guard);
+    shard.prefetch_commits(group.iter().map(|record| record.hash()));
+    for record in group {
+        if written {
+            record.commit(&mut shard, tiers.log.as_deref());
+        } else {
+            record.roll_back(&mut shard);
+        }
+    }
+    drop(shard);
+    tiers.budget.note_spilling();
+    tiers.collect(group[0].hash(), guard);
 }
 
 impl InFlight {

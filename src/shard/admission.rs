@@ -44,9 +44,7 @@ impl Gate {
         if self.refused.take(meta.hash).is_some() || self.toss() {
             return true;
         }
-        // Now, and not while the log fills: nothing is put then, and to grow is to build anew.
-        self.refused.fit(self.disk_entries);
-        self.refused.put(meta.hash, 0);
+        self.refused.put(meta.hash, 0, self.disk_entries);
         false
     }
 
@@ -89,8 +87,7 @@ impl Readmission {
         if self.hit.take(hash).is_some() {
             return true;
         }
-        self.hit.fit(residents * 2);
-        self.hit.put(hash, 0);
+        self.hit.put(hash, 0, residents * 2);
         false
     }
 

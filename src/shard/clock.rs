@@ -303,8 +303,8 @@ impl Clock {
             let usage = meta.usage();
             let must_leave = self.steps + DUEL_STEPS_MAX >= self.sweep_end;
             if usage.count == 0 || must_leave {
-                self.small_ghost.fit((SMALL_GHOST_LIFE * self.len() as f64) as u64 + 1);
-                self.small_ghost.put(meta.hash, usage.freq);
+                let life = (SMALL_GHOST_LIFE * self.len() as f64) as u64 + 1;
+                self.small_ghost.put(meta.hash, usage.freq, life);
                 victims.push(slot);
                 return true;
             }
@@ -354,8 +354,8 @@ impl Clock {
                 self.steps += 1;
                 return false;
             }
-            self.main_ghost.fit((MAIN_GHOST_LIFE * self.len() as f64) as u64 + 1);
-            self.main_ghost.put(meta.hash, usage.freq);
+            let life = (MAIN_GHOST_LIFE * self.len() as f64) as u64 + 1;
+            self.main_ghost.put(meta.hash, usage.freq, life);
             victims.push(slot);
             return true;
         }
@@ -551,7 +551,7 @@ mod tests {
         let Some(lost) = (10..100).find(|&key| clock.main_ghost.take(hash(&slots, key)).is_some()) else {
             panic!("nobody left M")
         };
-        clock.main_ghost.put(hash(&slots, lost), 0);
+        clock.main_ghost.put(hash(&slots, lost), 0, 100);
         insert(&mut clock, &slots, [lost]);
         assert!((clock.small_share - 0.10).abs() < 1e-9, "M was too small");
     }

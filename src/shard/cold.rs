@@ -15,7 +15,7 @@
 
 use std::fmt;
 
-use crate::{hash::KeyHash, location::Location};
+use crate::{hash::KeyHash, location::Location, processor::prefetch};
 
 /// Homes of the smallest table that has slots at all.
 const HOMES_MIN: usize = 16;
@@ -138,6 +138,13 @@ impl Cold {
 
     pub(crate) fn get(&self, hash: KeyHash) -> Option<Location> {
         self.packed(hash).map(Packed::location)
+    }
+
+    /// Has the place where a search for this hash begins brought near.
+    #[inline]
+    pub(crate) fn prefetch(&self, hash: KeyHash) {
+        let home = home(order_of(hash), self.homes);
+        prefetch(self.slots.as_ptr().wrapping_add(home));
     }
 
     /// Location and marks.
@@ -306,16 +313,67 @@ impl Cold {
 
     /// Moves all entries to a table with this many homes; they come in order and go to the end.
     fn resize(&mut self, homes: usize) {
-        let old = std::mem::take(&mut self.slots);
-        self.homes = homes;
-        self.slots = Vec::with_capacity(homes + TAIL_SLOTS);
-        for slot in old.into_iter().filter(|slot| !slot.is_empty()) {
-            let at = home(slot.order, homes).max(self.slots.len());
-            self.slots.resize(at, Slot::EMPTY);
-            self.slots.push(slot);
-        }
-        let end = self.slots.len().max(homes);
+        let old = std::mem::replace(self, Cold::open_ended(homes));
+        old.slots.into_iter().filter(|slot| !slot.is_empty()).for_each(|slot| self.append(slot));
+        self.complete();
+    }
+
+    /// A table that has no slots yet: they come with the entries that are appended.
+    fn open_ended(homes: usize) -> Cold {
+        Cold { slots: Vec::with_capacity(homes + TAIL_SLOTS), homes, len: 0 }
+    }
+
+    /// Adds an entry behind all others of an open-ended table.
+    fn append(&mut self, slot: Slot) {
+        let at = home(slot.order, self.homes).max(self.slots.len());
+        self.slots.resize(at, Slot::EMPTY);
+        self.slots.push(slot);
+        self.len += 1;
+    }
+
+    /// Gives an open-ended table the rest of its slots.
+    fn complete(&mut self) {
+        let end = self.slots.len().max(self.homes);
         self.slots.resize(end, Slot::EMPTY);
+    }
+}
+
+/// An index in the making. Entries that come in the order of another index's [`Cold::iter`], as a
+/// snapshot has them, need no search; others are inserted.
+pub(crate) struct Filling {
+    cold: Cold,
+    /// The order of the last entry, as long as each had a greater one than the one before.
+    last: Option<u64>,
+}
+
+impl Filling {
+    /// For as many entries at the most, or there is more work.
+    pub(crate) fn new(entries: usize) -> Filling {
+        Filling { cold: Cold::open_ended(homes_for(entries)), last: Some(0) }
+    }
+
+    /// Adds what [`Packed::to_bits`] has made, and nothing if it has not made that.
+    pub(crate) fn add(&mut self, hash: KeyHash, bits: u64) {
+        let Some(packed) = Packed::from_bits(bits) else { return };
+        let order = order_of(hash);
+        let in_order = self.last.is_some_and(|last| order > last);
+        if in_order && !is_crowded(self.cold.len + 1, self.cold.homes) {
+            self.last = Some(order);
+            self.cold.append(Slot { order, packed });
+        } else {
+            if self.last.take().is_some() {
+                self.cold.complete();
+            }
+            self.cold.insert_packed(hash, packed);
+        }
+    }
+
+    pub(crate) fn finish(mut self) -> Cold {
+        if self.last.is_some() {
+            self.cold.complete();
+        }
+        self.cold.fit();
+        self.cold
     }
 }
 
@@ -531,6 +589,28 @@ mod tests {
         copy.check();
         assert_eq!(copy.homes, homes);
         assert!(copy.iter().eq(cold.iter()));
+    }
+
+    #[test]
+    fn a_filled_index_is_the_same_in_any_order() {
+        let (mut cold, mut random) = (Cold::new(), 9);
+        for number in 0..10_000 {
+            cold.insert_if_absent(in_stripe(&mut random), location(number));
+        }
+        let fill = |entries: &mut dyn Iterator<Item = (KeyHash, Packed)>, announced| {
+            let mut filling = Filling::new(announced);
+            entries.for_each(|(hash, packed)| filling.add(hash, packed.to_bits()));
+            filling.add(KeyHash(1), u64::MAX);
+            let filled = filling.finish();
+            filled.check();
+            filled
+        };
+        let last_first = || cold.iter().skip(9_000).chain(cold.iter().take(9_000));
+        for announced in [0, 100, 10_000, 100_000] {
+            assert!(fill(&mut cold.iter(), announced).iter().eq(cold.iter()));
+            assert!(fill(&mut last_first(), announced).iter().eq(cold.iter()));
+        }
+        assert_eq!(fill(&mut cold.iter(), 10_000).homes, homes_for(10_000));
     }
 
     #[test]

@@ -48,17 +48,29 @@ impl<'g, K: Eq + Held, V: Held> Shard<'g, K, V> {
         self.state.copies.accept(hash, copy, take)
     }
 
+    /// Has what the commits of these copies will look at brought near, so that their waits for memory
+    /// pass together.
+    pub(crate) fn prefetch_commits(&self, hashes: impl Iterator<Item = KeyHash>) {
+        for hash in hashes {
+            self.state.cold.prefetch(hash);
+            self.state.writer.prefetch_bucket(hash);
+            if let Some(copy) = self.state.copies.get(hash) {
+                self.state.writer.prefetch_slot(copy.slot);
+            }
+        }
+    }
+
     /// The record at `location` can be read from now on: its entry is cold, unless the key has
     /// moved since. `Err` if another key of the same hash holds the index's place; the caller
     /// journals the hash and forgets both.
     pub(crate) fn commit(&mut self, hash: KeyHash, location: Location) -> Result<(), Collision> {
-        let Some(copy) = self.state.copies.get(hash).filter(|copy| copy.in_flight == Some(location)) else {
+        let Some(copy) = self.state.copies.take_landed(hash, location) else {
             return Ok(());
         };
         if !self.change_index(|cold| cold.insert_if_absent(hash, location)) {
+            self.state.copies.put_back(hash, copy);
             return Err(Collision);
         }
-        self.state.copies.take(hash);
         let state = &mut *self.state;
         state.gate.set_disk_entries(state.cold.len() as u64);
         let meta = self.meta(copy.slot);
@@ -118,6 +130,7 @@ impl<'g, K: Eq + Held, V: Held> Shard<'g, K, V> {
             if self.has_expired(slot) {
                 self.expire(slot);
             } else if !meta.has(Flags::ON_DISK) && due(meta) {
+                // A later sweep asks again where it is not.
                 self.queue_copy(slot);
             }
         }
@@ -131,13 +144,14 @@ impl<'g, K: Eq + Held, V: Held> Shard<'g, K, V> {
     }
 
     /// Marks the entry and queues it, unless a copy of its hash is pending: of another key, then, since
-    /// callers ask for none where the entry has its own. A later sweep asks again.
-    pub(crate) fn queue_copy(&mut self, slot: SlotId) {
+    /// callers ask for none where the entry has its own. Whether it did.
+    pub(crate) fn queue_copy(&mut self, slot: SlotId) -> bool {
         let meta = self.meta(slot);
-        if self.state.copies.get(meta.hash).is_none() {
+        let queued = self.state.copies.push(meta.hash, slot);
+        if queued {
             meta.set(Flags::PENDING);
-            self.state.copies.push(meta.hash, slot);
         }
+        queued
     }
 
     /// A copy has ended without being written: what was leaving goes for good.
@@ -223,15 +237,11 @@ impl<'g, K: Eq + Held, V: Held> Shard<'g, K, V> {
         });
     }
 
-    /// Adds what a snapshot says, marks included.
-    pub(crate) fn load_packed(&mut self, slots: &[(KeyHash, u64)]) {
+    /// Takes over what a snapshot says. The stripe's index was empty.
+    pub(crate) fn load_index(&mut self, loaded: Cold) {
         self.change_index(|cold| {
-            cold.reserve(slots.len());
-            for &(hash, bits) in slots {
-                if let Some(packed) = Packed::from_bits(bits) {
-                    cold.insert_packed(hash, packed);
-                }
-            }
+            assert_eq!(cold.len(), 0, "a stripe is loaded before it is used");
+            *cold = loaded;
         });
     }
 

@@ -7,6 +7,15 @@ const WAYS: usize = 8;
 /// How far the wanted life may drift from the built one, in percent, before the table is rebuilt.
 const DRIFT_PERCENT: u64 = 10;
 
+/// Slots of a ghost's first table.
+const SLOTS_MIN: u64 = 64;
+
+/// By what a young ghost's table grows: each time brings copies into wrong buckets.
+const GROWTH: u64 = 4;
+
+/// Puts until a table has to grow that has all the slots it will ever need: nobody puts so many.
+const GROWN: u64 = u64::MAX;
+
 /// Stamps an entry's life is measured in: fine enough for "near", and few enough that a slot is
 /// long overwritten before its 12-bit stamp comes round again.
 const STAMPS_A_LIFE: u64 = 512;
@@ -70,10 +79,15 @@ pub(super) struct Returned {
 ///
 /// A fingerprint may stand for another key: once in some thousand takes, a key is treated as
 /// returned that never was here. That costs a little of the hit ratio and nothing else.
+///
+/// A young ghost has memory for a few times as many as were put, so that a stripe which hardly ever
+/// evicts pays for hardly any.
 #[derive(Debug)]
 pub(super) struct Ghost {
     buckets: Box<[Bucket]>,
     life: u64,
+    /// So many puts until the table has to be larger; `GROWN` once it has a slot for each of its life.
+    puts_left: u64,
     /// Puts a stamp: `life` is `STAMPS_A_LIFE` stamps, or one put is one stamp where it is short.
     stamp_puts: u64,
     life_stamps: u32,
@@ -83,26 +97,30 @@ pub(super) struct Ghost {
 }
 
 impl Ghost {
-    /// A ghost that remembers nothing and has no memory until it is [`fit`](Ghost::fit).
+    /// A ghost that remembers nothing and has no memory.
     pub(super) fn new() -> Ghost {
-        Ghost { buckets: Box::new([]), life: 0, stamp_puts: 1, life_stamps: 0, stamp: 0, stamp_puts_left: 1 }
-    }
-
-    /// Makes the ghost remember `life` puts, and rebuilds the table if that is far from the
-    /// present size. Callers say what they want before each put: the drift is what pays for the
-    /// rebuild.
-    #[inline]
-    pub(super) fn fit(&mut self, life: u64) {
-        if life.abs_diff(self.life) * 100 > self.life * DRIFT_PERCENT {
-            self.rebuild(life);
+        Ghost {
+            buckets: Box::new([]),
+            life: 0,
+            puts_left: 0,
+            stamp_puts: 1,
+            life_stamps: 0,
+            stamp: 0,
+            stamp_puts_left: 1,
         }
     }
 
-    /// Remembers an entry, in the place of a dead one or else of the oldest in its bucket.
-    pub(super) fn put(&mut self, hash: KeyHash, freq: u8) {
-        if self.buckets.is_empty() {
+    /// Remembers an entry for `life` puts, in the place of a dead one or else of the oldest in its
+    /// bucket. The table is built anew where `life` is far from what it was made for, or where it is
+    /// still to grow: the drift, or the puts since the last time, pay for that.
+    pub(super) fn put(&mut self, hash: KeyHash, freq: u8, life: u64) {
+        if life == 0 {
             return;
         }
+        if self.puts_left == 0 || life.abs_diff(self.life) * 100 > self.life * DRIFT_PERCENT {
+            self.rebuild(life);
+        }
+        self.puts_left -= 1;
         self.stamp_puts_left -= 1;
         if self.stamp_puts_left == 0 {
             self.stamp = (self.stamp + 1) & STAMP_MASK;
@@ -162,11 +180,13 @@ impl Ghost {
     /// ages like any other.
     #[cold]
     fn rebuild(&mut self, life: u64) {
-        let buckets = life.div_ceil(WAYS as u64).max(1) as usize;
+        let (slots, puts_left) = self.next_size(life);
+        let buckets = slots.div_ceil(WAYS as u64) as usize;
         let stamp_puts = (life / STAMPS_A_LIFE).max(1);
         let mut rebuilt = Ghost {
             buckets: vec![Bucket::default(); buckets].into_boxed_slice(),
             life,
+            puts_left,
             stamp_puts,
             life_stamps: (life / stamp_puts) as u32,
             stamp: self.stamp,
@@ -189,6 +209,18 @@ impl Ghost {
             }
         }
         *self = rebuilt;
+    }
+
+    /// The slots of a table for `life`, and how many puts it will take before it has to grow. One that
+    /// grows is half full at the most, so that its traces' copies in wrong buckets displace few others.
+    fn next_size(&self, life: u64) -> (u64, u64) {
+        let slots = (self.buckets.len() * WAYS) as u64;
+        let (slots, puts_left) = match self.puts_left {
+            0 if slots == 0 => (SLOTS_MIN, SLOTS_MIN / 2),
+            0 => (slots * GROWTH, slots * GROWTH / 2 - slots / 2),
+            puts_left => (slots, puts_left),
+        };
+        if puts_left > life || slots >= life { (life.max(1), GROWN) } else { (slots, puts_left) }
     }
 
     fn store(&mut self, index: usize, trace: Trace) {
@@ -238,10 +270,8 @@ mod tests {
         KeyHash::of(&key.to_le_bytes(), 1)
     }
 
-    fn ghost(life: u64) -> Ghost {
-        let mut ghost = Ghost::new();
-        ghost.fit(life);
-        ghost
+    fn put(ghost: &mut Ghost, keys: std::ops::Range<u64>, life: u64) {
+        keys.for_each(|key| ghost.put(hash(key), 3, life));
     }
 
     fn known(ghost: &mut Ghost, keys: std::ops::Range<u64>) -> usize {
@@ -250,9 +280,9 @@ mod tests {
 
     #[test]
     fn a_return_tells_frequency_and_age_once() {
-        let mut ghost = ghost(100);
-        ghost.put(hash(1), 5);
-        (2..12).for_each(|key| ghost.put(hash(key), 0));
+        let mut ghost = Ghost::new();
+        ghost.put(hash(1), 5, 100);
+        put(&mut ghost, 2..12, 100);
         assert_eq!(ghost.take(hash(1)), Some(Returned { freq: 5, age: 10 }));
         assert_eq!(ghost.take(hash(1)), None);
         assert_eq!(ghost.take(hash(99)), None, "never put");
@@ -260,50 +290,61 @@ mod tests {
 
     #[test]
     fn the_oldest_are_forgotten() {
-        let mut ghost = ghost(10_000);
-        (0..40_000).for_each(|key| ghost.put(hash(key), 0));
+        let mut ghost = Ghost::new();
+        put(&mut ghost, 0..40_000, 10_000);
         assert!(known(&mut ghost, 38_000..40_000) > 1950, "young");
         assert!(known(&mut ghost, 0..28_000) < 50, "past their life");
     }
 
     #[test]
     fn a_dead_entry_gives_its_slot_before_a_live_one() {
-        let mut ghost = ghost(100);
-        ghost.put(hash(1), 0);
-        (2..103).for_each(|key| ghost.put(hash(key), 0));
+        let mut ghost = Ghost::new();
+        put(&mut ghost, 1..103, 100);
         assert_eq!(ghost.take(hash(1)), None, "101 puts old");
     }
 
     #[test]
+    fn a_young_ghost_takes_little_memory_and_forgets_little() {
+        for puts in [10, 100, 1000, 5000] {
+            let mut ghost = Ghost::new();
+            put(&mut ghost, 0..puts, 100_000);
+            assert!(ghost.overhead_bytes() as u64 <= 4 * SLOTS_MIN.max(2 * GROWTH * puts), "{puts} puts");
+            let known = known(&mut ghost, 0..puts) as u64;
+            // Copies in wrong buckets push out some of the oldest.
+            assert!(known >= puts * 4 / 5, "{known} of {puts}");
+        }
+    }
+
+    #[test]
     fn memory_follows_the_life_and_history_survives() {
-        let mut ghost = ghost(10_000);
-        (0..5_000).for_each(|key| ghost.put(hash(key), 3));
-        ghost.fit(10_900);
+        let mut ghost = Ghost::new();
+        put(&mut ghost, 0..8_000, 10_000);
+        put(&mut ghost, 8_000..8_001, 10_900);
         assert_eq!(ghost.life, 10_000, "too little drift to rebuild");
-        ghost.fit(20_000);
+        put(&mut ghost, 8_001..8_002, 20_000);
         assert_eq!(ghost.overhead_bytes(), 4 * 20_000);
-        let returned = ghost.take(hash(4_000)).expect("remembered");
+        let returned = ghost.take(hash(7_000)).expect("remembered");
         assert_eq!(returned.freq, 3);
-        assert!(returned.age.abs_diff(999) <= 60, "age {}", returned.age);
-        ghost.fit(3_000);
+        assert!(returned.age.abs_diff(1001) <= 60, "age {}", returned.age);
+        put(&mut ghost, 8_002..8_003, 3_000);
         assert_eq!(ghost.overhead_bytes(), 4 * 3_000);
-        assert!(known(&mut ghost, 4_800..5_000) > 190, "the youngest survive");
-        assert!(known(&mut ghost, 0..1_900) < 20, "older than the new life");
+        assert!(known(&mut ghost, 7_800..8_000) > 190, "the youngest survive");
+        assert!(known(&mut ghost, 0..4_900) < 20, "older than the new life");
     }
 
     #[test]
     fn a_much_shorter_life_does_not_make_the_old_young() {
-        let mut ghost = ghost(80_000);
-        (0..8_000).for_each(|key| ghost.put(hash(key), 0));
-        ghost.fit(500);
+        let mut ghost = Ghost::new();
+        put(&mut ghost, 0..8_000, 80_000);
+        put(&mut ghost, 8_000..8_001, 500);
         assert!(known(&mut ghost, 3_400..3_900) < 5, "4096 stamps old, and stamps wrap there");
     }
 
     #[test]
     fn hashes_of_one_stripe_spread_over_all_buckets() {
-        let mut ghost = ghost(8_000);
+        let mut ghost = Ghost::new();
         let of_a_stripe = |key| KeyHash(hash(key).0 >> 8);
-        (0..8_000).for_each(|key| ghost.put(of_a_stripe(key), 0));
+        (0..8_000).for_each(|key| ghost.put(of_a_stripe(key), 0, 8_000));
         let empty = ghost.buckets.iter().filter(|bucket| !bucket.0.iter().any(|t| t.is_live()));
         assert!(empty.count() < 10);
     }

@@ -75,7 +75,7 @@ use crate::{
     },
 };
 
-pub(crate) use writer::{Gone, HotWriter};
+pub(crate) use writer::{Gone, HotWriter, Patience};
 
 /// # Invariants
 ///
@@ -122,9 +122,8 @@ struct Rest {
 }
 
 impl<K, V> Hot<K, V> {
-    /// An empty table, from which `limbo_weight_max` may have been displaced before the epoch is
-    /// asked to move on.
-    pub(crate) fn new(arena: &Arc<Arena>, limbo_weight_max: u64) -> (Arc<Hot<K, V>>, HotWriter<K, V>) {
+    /// An empty table.
+    pub(crate) fn new(arena: &Arc<Arena>, patience: Patience) -> (Arc<Hot<K, V>>, HotWriter<K, V>) {
         let table = Box::new(Table::new(arena, 1));
         let rest = Rest { bytes: AtomicUsize::new(table.bytes()), ..Rest::default() };
         let hot = Arc::new(Hot {
@@ -133,7 +132,7 @@ impl<K, V> Hot<K, V> {
             slab: Slab::new(Arc::clone(arena)),
             rest: CachePadded::new(rest),
         });
-        (Arc::clone(&hot), HotWriter::new(hot, limbo_weight_max))
+        (Arc::clone(&hot), HotWriter::new(hot, patience))
     }
 
     /// The entry of a key, without a lock. See the module's text for what that means.

@@ -38,7 +38,7 @@ mod table;
 #[cfg(test)]
 mod replay;
 
-use std::{borrow::Borrow, sync::Arc};
+use std::{borrow::Borrow, hint, sync::Arc};
 
 use crossbeam_epoch::Guard;
 
@@ -51,7 +51,7 @@ use self::{
     counts::Counts,
     entry::{Meta, Resident, SlotId},
     expiry::Expiry,
-    hot::{Gone, Hot, HotWriter},
+    hot::{Gone, Hot, HotWriter, Patience},
     loads::{Load, LoadId, Loads, Turn},
     pending::PendingCopies,
 };
@@ -68,6 +68,9 @@ use crate::{
 /// What a key or value must be to live in a table that any thread reads and drops from.
 pub(crate) trait Held: Send + Sync + 'static {}
 impl<T: Send + Sync + 'static> Held for T {}
+
+/// How often a taken lock is tried before the thread sleeps.
+const LOCK_TRIES: usize = 64;
 
 /// One stripe: a table that readers search without a lock, and the lock for everything else.
 pub(crate) struct Stripe<K, V> {
@@ -140,12 +143,17 @@ pub(crate) enum DiskState {
     Wrapped,
 }
 
-/// What may be displaced in a stripe and wait to be dropped before the epoch is asked to move on.
-/// Seldom enough to cost little, often enough that the budget loses little.
-fn limbo_weight_max(budget: &Budget) -> u64 {
-    // Not for less than this, or tiny caches would ask each time.
-    let least = if budget.is_in_bytes() { 4 << 10 } else { 64 };
-    (budget.capacity(0) / 32).max(least)
+/// What may be displaced in a stripe and wait to be dropped: seldom enough asked for to cost little,
+/// and little enough where weights are bytes, which it takes from the budget.
+fn patience(budget: &Budget) -> Patience {
+    let capacity = budget.capacity(0);
+    // Not for less than the least, or tiny caches would ask each time.
+    if budget.is_in_bytes() {
+        let limbo_weight = (capacity / 128).max(4 << 10);
+        Patience { limbo_weight, line_weight: limbo_weight.min(64 << 10) }
+    } else {
+        Patience { limbo_weight: (capacity / 32).max(64), line_weight: 64 << 10 }
+    }
 }
 
 /// How an insert or a promotion of a large entry concerns the other stripes.
@@ -172,7 +180,7 @@ impl<K: Eq + Held, V: Held> Stripe<K, V> {
         gate: Gate,
         writes_through: bool,
     ) -> Self {
-        let (hot, writer) = Hot::new(arena, limbo_weight_max(&budget));
+        let (hot, writer) = Hot::new(arena, patience(&budget));
         let cold = Cold::new();
         budget.resize_index(0, cold.bytes());
         let state = State {
@@ -201,7 +209,21 @@ impl<K: Eq + Held, V: Held> Stripe<K, V> {
 
     /// Takes the lock. The guard was pinned before, since to pin may run deferred drops.
     pub(crate) fn lock<'g>(&'g self, guard: &'g Guard) -> Shard<'g, K, V> {
-        Shard { hot: &self.hot, guard, state: self.state.lock(), limbo: 0 }
+        let state = self.state.try_lock().unwrap_or_else(|| self.lock_contended());
+        Shard { hot: &self.hot, guard, state, limbo: 0 }
+    }
+
+    /// Tries again for some microseconds, longer than stays under the lock take: to sleep and be woken
+    /// takes ten times as long.
+    #[cold]
+    fn lock_contended(&self) -> MutexGuard<'_, State<K, V>> {
+        for _ in 0..LOCK_TRIES {
+            (0..4).for_each(|_| hint::spin_loop());
+            if let Some(state) = self.state.try_lock() {
+                return state;
+            }
+        }
+        self.state.lock()
     }
 
     pub(crate) fn is_loaded(&self) -> bool {

@@ -34,11 +34,17 @@ impl<'g, K: Eq + Held, V: Held> Shard<'g, K, V> {
         }
     }
 
+    /// Has what an insert of this hash will look at brought near.
+    #[inline]
+    pub(crate) fn prefetch(&self, hash: KeyHash) {
+        self.state.cold.prefetch(hash);
+        self.state.clock.prefetch(hash);
+    }
+
     /// Stores an entry over whatever its key had. The caller has journaled what may be on disk.
     pub(crate) fn insert(&mut self, arrival: Arrival<K, V>) -> Loan {
         let entry = &arrival.entry;
         let hash = entry.meta.hash;
-        self.state.clock.prefetch(hash);
         self.note_limbo();
         self.forget_copies(hash);
         let loan = self.borrow_for(&entry.meta);
@@ -218,10 +224,7 @@ impl<'g, K: Eq + Held, V: Held> Shard<'g, K, V> {
             return self.set_leaving(meta);
         }
         match self.fate(slot, meta) {
-            Fate::Spill => {
-                self.queue_copy(slot);
-                return self.set_leaving(meta);
-            }
+            Fate::Spill if self.queue_copy(slot) => return self.set_leaving(meta),
             Fate::Clean => {
                 self.state.counts.clean_evictions += 1;
                 if meta.usage().freq > 0 {
@@ -232,7 +235,8 @@ impl<'g, K: Eq + Held, V: Held> Shard<'g, K, V> {
             }
             Fate::Expired => self.state.counts.expired += 1,
             Fate::Refused => self.state.counts.refused += 1,
-            Fate::Shed => self.state.counts.shed += 1,
+            // Or another key of its hash is on its way.
+            Fate::Spill | Fate::Shed => self.state.counts.shed += 1,
             Fate::Failed => self.state.counts.write_failures += 1,
             Fate::NoDisk => {}
         }
@@ -250,9 +254,6 @@ impl<'g, K: Eq + Held, V: Held> Shard<'g, K, V> {
             DiskState::Absent => return Fate::NoDisk,
             DiskState::Failing => return Fate::Failed,
             DiskState::Filling | DiskState::Wrapped => {}
-        }
-        if self.state.copies.get(meta.hash).is_some() {
-            return Fate::Shed;
         }
         let wrapped = self.state.disk == DiskState::Wrapped;
         if !self.state.gate.admits(meta, wrapped) {

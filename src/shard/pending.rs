@@ -1,6 +1,6 @@
 //! The copies that are on their way to disk: queued, or in the batch that is being written.
 
-use std::collections::VecDeque;
+use std::collections::{VecDeque, hash_map::Entry};
 
 use super::entry::SlotId;
 use crate::{
@@ -42,18 +42,19 @@ pub(crate) struct PendingCopies {
 }
 
 impl PendingCopies {
-    /// Queues a copy of `slot`. The caller has seen that none is pending for its hash.
-    pub(crate) fn push(&mut self, hash: KeyHash, slot: SlotId) {
+    /// Queues a copy of `slot`, unless one is pending for its hash; whether it did.
+    pub(crate) fn push(&mut self, hash: KeyHash, slot: SlotId) -> bool {
+        let Entry::Vacant(vacant) = self.copies.entry(hash) else { return false };
         self.last_ticket += 1;
         let ticket = Ticket(self.last_ticket);
-        let displaced = self.copies.insert(hash, Pending { slot, ticket, in_flight: None });
-        assert!(displaced.is_none(), "two copies pending for one hash");
+        vacant.insert(Pending { slot, ticket, in_flight: None });
         self.queue.push_back((hash, ticket));
         if self.queue.len() > 2 * self.copies.len() + CANCELLED_MIN {
             // Nobody takes them out while the disk keeps its thread waiting.
             let copies = &self.copies;
             self.queue.retain(|(hash, ticket)| copies.get(hash).is_some_and(|copy| copy.ticket == *ticket));
         }
+        true
     }
 
     pub(crate) fn get(&self, hash: KeyHash) -> Option<Pending> {
@@ -89,6 +90,19 @@ impl PendingCopies {
         }
     }
 
+    /// Ends the copy of this hash that is in flight to `location`, if it is still wanted.
+    pub(crate) fn take_landed(&mut self, hash: KeyHash, location: Location) -> Option<Pending> {
+        match self.copies.entry(hash) {
+            Entry::Occupied(copy) if copy.get().in_flight == Some(location) => Some(copy.remove()),
+            _ => None,
+        }
+    }
+
+    /// Undoes `take_landed`.
+    pub(crate) fn put_back(&mut self, hash: KeyHash, copy: Pending) {
+        self.copies.insert(hash, copy);
+    }
+
     /// Ends the copy: written, or cancelled.
     pub(crate) fn take(&mut self, hash: KeyHash) -> Option<Pending> {
         self.copies.remove(&hash)
@@ -118,7 +132,7 @@ mod tests {
     #[test]
     fn cancelled_copies_do_not_pile_up() {
         let mut copies = PendingCopies::default();
-        copies.push(KeyHash(0), SlotId(0));
+        assert!(copies.push(KeyHash(0), SlotId(0)));
         for _ in 0..10_000 {
             copies.push(KeyHash(1), SlotId(1));
             copies.take(KeyHash(1));
@@ -147,10 +161,27 @@ mod tests {
     #[test]
     fn what_is_put_back_comes_first() {
         let mut copies = PendingCopies::default();
-        (0..3).for_each(|key| copies.push(KeyHash(key), SlotId(0)));
+        (0..3).for_each(|key| assert!(copies.push(KeyHash(key), SlotId(0))));
         let (hash, copy) = copies.pop_queued().unwrap();
         copies.push_front(hash, copy);
         let order = [0, 1, 2].map(|_| copies.pop_queued().unwrap().0.0);
         assert_eq!(order, [0, 1, 2]);
+    }
+
+    #[test]
+    fn a_hash_has_one_copy_which_lands_where_it_was_accepted() {
+        let at = |offset| Location::new(SegmentId::new(0).unwrap(), offset);
+        let mut copies = PendingCopies::default();
+        assert!(copies.push(KeyHash(1), SlotId(1)));
+        assert!(!copies.push(KeyHash(1), SlotId(2)), "one is pending");
+        let (hash, copy) = copies.pop_queued().unwrap();
+        assert_eq!(copy.slot, SlotId(1));
+        assert_eq!(copies.take_landed(hash, at(64)), None, "it is not in flight");
+        assert!(copies.accept(hash, copy, || at(64)));
+        assert_eq!(copies.take_landed(hash, at(128)), None, "that was an earlier one");
+        let landed = copies.take_landed(hash, at(64)).unwrap();
+        assert!(copies.is_empty());
+        copies.put_back(hash, landed);
+        assert_eq!(copies.take_landed(hash, at(64)), Some(landed));
     }
 }

@@ -155,19 +155,34 @@ pub(crate) struct Spawned {
 impl Spawned {
     /// Starts this test binary again, as `role`, with the test named `entry` as its way in.
     pub(crate) fn start(entry: &str, role: &str, dir: &Path, seed: u64) -> Spawned {
+        Spawned::start_under(&[], entry, role, dir, seed).expect("a test can start itself again")
+    }
+
+    /// The same, started by another program that is given it as its last arguments; an error if there
+    /// is no such program.
+    pub(crate) fn start_under(
+        program: &[&str],
+        entry: &str,
+        role: &str,
+        dir: &Path,
+        seed: u64,
+    ) -> io::Result<Spawned> {
         let (from_child, to_parent) = io::pipe().unwrap();
-        let process = Command::new(env::current_exe().unwrap())
+        let own = env::current_exe().unwrap();
+        let own = own.to_str().expect("cargo names its targets in ASCII");
+        let line: Vec<&str> = program.iter().copied().chain([own]).collect();
+        let process = Command::new(line[0])
+            .args(&line[1..])
             .args(["--exact", entry, "--nocapture", "--test-threads=1"])
             .env(ROLE, role)
             .env(DIR, dir)
             .env(SEED, seed.to_string())
             .stdin(Stdio::from(to_parent))
             .stdout(Stdio::null())
-            .spawn()
-            .unwrap();
+            .spawn()?;
         let (tell, done) = std::sync::mpsc::channel();
         let reader = Some(thread::spawn(move || read_all(from_child, &tell)));
-        Spawned { process, reader, done }
+        Ok(Spawned { process, reader, done })
     }
 
     /// Waits until the child says that it is done, at most `limit`.
@@ -184,10 +199,15 @@ impl Spawned {
     }
 
     /// Waits for the child to end by itself, and returns whether its test passed.
-    pub(crate) fn join(mut self) -> bool {
+    pub(crate) fn join(self) -> bool {
+        self.reports().is_some()
+    }
+
+    /// As [`join`](Spawned::join), with everything that it had reported if its test passed.
+    pub(crate) fn reports(mut self) -> Option<Vec<Report>> {
         let passed = self.process.wait().unwrap().success();
-        self.reader.take().expect("read once").join().unwrap();
-        passed
+        let reports = self.reader.take().expect("read once").join().unwrap();
+        passed.then_some(reports)
     }
 }
 

@@ -12,6 +12,7 @@ pub(crate) mod value;
 
 use std::{
     env, fs,
+    io::{self, Write},
     path::{Path, PathBuf},
     str::FromStr,
     sync::Arc,
@@ -66,6 +67,17 @@ pub(crate) fn from_env<T: FromStr>(name: &str, default: T) -> T {
         Ok(text) => text.parse().unwrap_or_else(|_| panic!("{name}={text} is not a number")),
         Err(_) => default,
     }
+}
+
+/// Prints what a line of the reliability report says, for `soak` to gather: the line's number in
+/// docs/reliability.md, and the figures.
+pub(crate) fn figure(line: u32, figures: &str) {
+    println!("line {line}: {figures}");
+}
+
+/// Says that a test was not run, past the harness, which keeps what passing tests print.
+pub(crate) fn skip(what: &str, why: &str) {
+    writeln!(io::stderr(), "SKIPPED: {what}: {why}").expect("standard error is there");
 }
 
 /// Waits until `done`, and fails the test if that does not come within `limit`.

@@ -84,11 +84,13 @@ pub fn bytes(key: u64, version: u64, len: usize) -> Vec<u8> {
 
 /// The same into a buffer.
 pub fn fill(value: &mut [u8], key: u64, version: u64) {
-    let mut word = first_word(key, version);
-    for chunk in value.chunks_mut(8) {
-        chunk.copy_from_slice(&word.to_le_bytes()[..chunk.len()]);
-        word = word.wrapping_add(1);
+    let first = first_word(key, version);
+    let (words, rest) = value.as_chunks_mut::<8>();
+    for (word, at) in words.iter_mut().zip(0..) {
+        *word = first.wrapping_add(at).to_le_bytes();
     }
+    let last = first.wrapping_add(words.len() as u64).to_le_bytes();
+    rest.copy_from_slice(&last[..rest.len()]);
 }
 
 /// Whether every byte is that of `key` after `version` overwrites. Without a branch for each word,

@@ -31,7 +31,7 @@ fn arrival<K, V>(hash: KeyHash, key: K, value: V) -> Arrival<K, V> {
 }
 
 fn empty<K, V>() -> (Arc<Hot<K, V>>, HotWriter<K, V>) {
-    Hot::new(&Arc::default(), 1 << 20)
+    Hot::new(&Arc::default(), Patience { limbo_weight: 1 << 20, line_weight: 64 << 10 })
 }
 
 /// A value that is counted while it lives.

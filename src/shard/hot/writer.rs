@@ -22,10 +22,17 @@ use crate::{
 /// For so many retired entries a function is deferred: enough to make the deferral's cost
 /// negligible, few enough not to matter to a stripe of some hundred entries.
 const BATCH_ENTRIES: u64 = 32;
-/// What may be left to the operations that come after: a large value does not wait for them.
-const LAZY_WEIGHT_MAX: u64 = 64 << 10;
 /// So many of the entries that are out of reach are dropped by each operation.
 const GONE: usize = 2;
+
+/// What may be displaced and not yet dropped.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Patience {
+    /// More than this, and the epoch is asked to move on.
+    pub(crate) limbo_weight: u64,
+    /// More than this is not left to the operations that come after: large values do not wait for them.
+    pub(crate) line_weight: u64,
+}
 
 /// The writer's half of a [`Hot`], kept in the stripe's lock: having it mutably is being the one
 /// writer, having it shared is keeping every writer out.
@@ -51,14 +58,13 @@ pub(crate) struct HotWriter<K, V> {
     announced: u64,
     /// Weight of what is retired and not announced.
     unannounced_weight: u64,
-    /// What may wait for the epoch before it is asked to move on.
-    limbo_weight_max: u64,
+    patience: Patience,
 }
 
 /// Looks at what is there.
 impl<K, V> HotWriter<K, V> {
     /// Of a table that has no other writer.
-    pub(super) fn new(hot: Arc<Hot<K, V>>, limbo_weight_max: u64) -> HotWriter<K, V> {
+    pub(super) fn new(hot: Arc<Hot<K, V>>, patience: Patience) -> HotWriter<K, V> {
         HotWriter {
             hot,
             len: 0,
@@ -69,7 +75,7 @@ impl<K, V> HotWriter<K, V> {
             left: 0,
             announced: 0,
             unannounced_weight: 0,
-            limbo_weight_max,
+            patience,
         }
     }
 
@@ -280,9 +286,9 @@ impl<K: Send + Sync + 'static, V: Send + Sync + 'static> HotWriter<K, V> {
         self.hot.rest.line_weight.store(line_weight, Relaxed);
         self.unannounced_weight += weight;
         let unannounced = self.left + self.line.len() as u64 - self.announced;
-        if line_weight > LAZY_WEIGHT_MAX {
+        if line_weight > self.patience.line_weight {
             self.hand_over(guard);
-        } else if unannounced >= BATCH_ENTRIES || self.unannounced_weight > self.limbo_weight_max {
+        } else if unannounced >= BATCH_ENTRIES || self.unannounced_weight > self.patience.limbo_weight {
             self.announce(guard);
         }
     }
@@ -292,7 +298,7 @@ impl<K: Send + Sync + 'static, V: Send + Sync + 'static> HotWriter<K, V> {
         assert_ours(guard);
         self.announced = self.left + self.line.len() as u64;
         self.unannounced_weight = 0;
-        if self.hot.limbo_weight() > self.limbo_weight_max {
+        if self.hot.limbo_weight() > self.patience.limbo_weight {
             self.hot.rest.flush_is_due.store(true, Relaxed);
         }
         let (hot, announced) = (Arc::clone(&self.hot), self.announced);

@@ -1,0 +1,459 @@
+//! What a real machine does to a cache: full and failing file systems, limits of the process, files that
+//! are changed under it, other processes and other users.
+//!
+//! Most of it happens to a child process, run under the program that makes the fault. Where the machine
+//! or the user may not do that, the test says so on standard error and does nothing.
+//! `EMBERCACHE_SOAK` (a factor) makes them longer.
+
+mod common;
+
+use std::{
+    fs,
+    os::unix::fs::{MetadataExt, PermissionsExt},
+    path::{Path, PathBuf},
+    process::Command,
+    thread,
+    time::{Duration, Instant},
+};
+
+use common::{
+    Random, TempDir, TestCache, child,
+    child::{Kind, Role, Spawned},
+    contents, figure, from_env, roomy, skip, tiny,
+    value::{self, value},
+};
+use embercache::{Admission, Builder, Cache, Error, KIB, MIB, ReadMode, WriteBehind};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// The way into a child process; in a normal run it does nothing.
+#[test]
+fn child() {
+    let Some(role) = child::role() else { return };
+    match role.name.as_str() {
+        "write much" => write_much(&role),
+        "fail at times" => fail_at_times(&role),
+        "open and hold" => open_and_hold(&role),
+        "open" => _ = tiny(&role.dir).open().unwrap(),
+        "be refused" => {
+            assert!(matches!(tiny(&role.dir).open(), Err(Error::Io { .. } | Error::Unusable { .. })))
+        }
+        "many segments" => read_many_segments(&role),
+        "small memory" => use_small_memory(&role),
+        other => panic!("no such child: {other}"),
+    }
+}
+
+/// Line 23: a file system that is full before the log is, and then has room again.
+#[test]
+fn a_full_file_system() {
+    let Some(mount) = Mount::tmpfs("64m") else { return };
+    let filler = mount.path().join("filler");
+    fs::write(&filler, vec![1; 56 << 20]).unwrap();
+    let cache = roomy(&mount.path().join("cache")).ram_entries(500).open().unwrap();
+    let mut random = Random::new(from_env("EMBERCACHE_SEED", 23));
+    let mut versions = vec![0; 4_000];
+    let mut work = |until: &dyn Fn() -> bool| {
+        while !until() {
+            let key = random.below(4_000);
+            if random.below(3) > 0 {
+                versions[key as usize] += 1;
+                // What cannot be journaled is said so, and is done in RAM all the same.
+                let done = cache.insert(key, value(key, versions[key as usize], 4_096));
+                assert!(matches!(done, Ok(()) | Err(Error::NotDurable { .. })), "{done:?}");
+            } else if let Some(found) = cache.get(&key) {
+                assert_eq!(value::version(key, &found), versions[key as usize], "key {key}");
+            }
+        }
+    };
+    let end = Instant::now() + 3 * SECOND * from_env("EMBERCACHE_SOAK", 1);
+    work(&|| cache.stats().write_failures > 0 && Instant::now() > end);
+    let (failures, spills) = (cache.stats().write_failures, cache.stats().spills);
+    fs::remove_file(filler).unwrap();
+    let freed = Instant::now();
+    // Five seconds, and the longest pause that the failures may have led to.
+    let patience = 70 * SECOND;
+    work(&|| cache.stats().spills > spills + 100 || freed.elapsed() > patience);
+    assert!(cache.stats().spills > spills + 100, "the disk was not tried again: {}", cache.stats());
+    figure(
+        23,
+        &format!("{failures} refused writes, 0 wrong; back {:.1?} after there was room", freed.elapsed()),
+    );
+}
+
+/// Line 24: a limit on the size of files would kill the process by SIGXFSZ.
+#[test]
+fn a_limit_on_the_size_of_files() {
+    let dir = TempDir::new();
+    let Some(child) = start_under(&["prlimit", "--fsize=8388608"], "write much", &dir.cache()) else {
+        return;
+    };
+    assert!(child.join());
+    figure(24, "segments of 64 MiB under a limit of 8 MiB: the process lives");
+}
+
+fn write_much(role: &Role) {
+    let builder: Builder<u64, Vec<u8>> = Cache::builder(&role.dir);
+    let cache = builder.ram(MIB).segment_size(64 * MIB).disk(512 * MIB).open().unwrap();
+    for key in 0..20_000 {
+        cache.insert(key, value(key, 1, 1_000)).unwrap();
+    }
+    assert!(cache.get(&19_999).is_some());
+}
+
+/// Line 26: system calls fail, every third from the twelfth or, where there are few, the fourth on.
+#[test]
+fn system_calls_fail() {
+    let mut scenarios = Vec::new();
+    for call in ["pwrite64", "pread64", "fdatasync", "fallocate"] {
+        for errno in ["EIO", "ENOSPC"] {
+            let dir = TempDir::new();
+            let first = if call.starts_with('p') { 12 } else { 4 };
+            let inject = format!("inject={call}:error={errno}:when={first}+3");
+            let trace = format!("trace={call}");
+            let strace = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", &trace, "-e", &inject];
+            let Some(child) = start_under(&strace, "fail at times", &dir.cache()) else { return };
+            let reports = child.reports().unwrap_or_else(|| panic!("{call} fails by {errno}"));
+            let noticed = reports.first().map_or(0, |report| report.key);
+            assert!(noticed > 0 || !call.starts_with('p'), "{call} never failed: nothing was tested");
+            scenarios.push(format!("{call} {errno} {noticed}"));
+        }
+    }
+    let all = scenarios.join(", ");
+    figure(26, &format!("{} scenarios, 0 wrong, RAM as full as without; noticed: {all}", scenarios.len()));
+}
+
+/// Uses a cache whose disk fails at times; RAM keeps what it would keep without.
+fn fail_at_times(role: &Role) {
+    let builder = roomy(&role.dir).ram_entries(1_000).read_mode(ReadMode::Strict);
+    let Ok(cache) = builder.write_behind(WriteBehind::Never).open() else { return };
+    let mut refused = 0;
+    for round in 0..10 {
+        for key in 0..2_000 {
+            // What cannot be journaled is said so, and is done in RAM all the same.
+            let done = cache.insert(key, value(key, round, 300));
+            assert!(matches!(done, Ok(()) | Err(Error::NotDurable { .. })), "{done:?}");
+            refused += u64::from(done.is_err());
+        }
+        let in_ram = cache.stats().ram_entries;
+        assert!(in_ram >= 1_000, "RAM keeps {in_ram} of 1,000 entries");
+        for key in 0..2_000 {
+            if let Some(found) = cache.get(&key) {
+                assert_eq!(value::version(key, &found), round, "key {key}");
+            }
+        }
+        refused += u64::from(cache.flush().is_err());
+    }
+    let stats = cache.stats();
+    let noticed = refused + stats.write_failures + stats.read_failures;
+    role.reporter().report(Kind::Alive, noticed, 0);
+}
+
+/// Line 28: the device under the file system loses blocks. A map would end in SIGBUS.
+#[test]
+fn a_device_that_lost_its_end() {
+    let Some(mount) = Mount::image("96m") else { return };
+    let dir = mount.path().join("cache");
+    let builder = || roomy(&dir).ram_entries(16).disk(64 * MIB).read_mode(ReadMode::Strict);
+    let cache = builder().open().unwrap();
+    (0..40_000).for_each(|key| cache.insert(key, value(key, 1, 1_000)).unwrap());
+    cache.flush().unwrap();
+    mount.cut_image(8 << 20);
+    let mut found = 0;
+    let mut random = Random::new(from_env("EMBERCACHE_SEED", 28));
+    for _ in 0..10_000 {
+        let key = random.below(40_000);
+        if let Some(bytes) = cache.get(&key) {
+            assert_eq!(value::version(key, &bytes), 1);
+            found += 1;
+        }
+    }
+    let failures = cache.stats().read_failures;
+    assert!(failures > 0, "{found} of 10,000 were found, and no read failed: nothing was tested");
+    figure(28, &format!("10,000 reads, {found} found, {failures} refused by the device, 0 SIGBUS"));
+}
+
+/// Line 29.
+#[test]
+fn a_sealed_segment_is_truncated_by_another_process() {
+    let dir = TempDir::new();
+    let cache = roomy(&dir.cache()).ram_entries(16).read_mode(ReadMode::Strict).open().unwrap();
+    (0..8_000).for_each(|key| cache.insert(key, value(key, 1, 1_000)).unwrap());
+    cache.flush().unwrap();
+    let sealed = fs::OpenOptions::new().write(true).open(dir.cache().join("seg-00000001.log")).unwrap();
+    sealed.set_len(100_000).unwrap();
+    let mut found = 0;
+    for key in (0..8_000).chain(0..2_000) {
+        if let Some(bytes) = cache.get(&key) {
+            assert_eq!(value::version(key, &bytes), 1);
+            found += 1;
+        }
+    }
+    let failures = cache.stats().read_failures;
+    assert!(failures > 500 && found > 8_000, "{failures} failures, {found} found");
+    figure(29, &format!("10,000 reads, {found} found, {failures} cut off, 0 SIGBUS, 0 wrong"));
+}
+
+/// Line 49: one of two wins, the other is told so at once, and a killed owner is not in the way.
+#[test]
+fn two_processes_race_to_open() {
+    let races = 10 * from_env("EMBERCACHE_SOAK", 1);
+    let mut slowest_us = 0;
+    for _ in 0..races {
+        let dir = TempDir::new();
+        let both = [0, 1].map(|seed| Spawned::start("child", "open and hold", &dir.cache(), seed));
+        both.iter().for_each(|child| child.wait_done(30 * SECOND));
+        let outcomes = both.map(|child| child.kill());
+        let won = outcomes.iter().filter(|reports| reports[0].version == OPENED).count();
+        assert_eq!(won, 1, "{outcomes:?}");
+        let told = outcomes.iter().find(|reports| reports[0].version != OPENED).unwrap();
+        slowest_us = slowest_us.max(told[0].key);
+        let reopened = Instant::now();
+        let cache = tiny(&dir.cache()).open().unwrap();
+        assert!(reopened.elapsed() < SECOND, "{:?} after the owner was killed", reopened.elapsed());
+        assert!(cache.get(&7).is_none_or(|found| value::version(7, &found) == 1));
+    }
+    figure(49, &format!("{races} races, one winner each, the other told within {slowest_us} us"));
+    assert!(slowest_us < 50_000, "{slowest_us} us");
+}
+
+const OPENED: u64 = 1;
+const LOCKED: u64 = 2;
+
+/// Reports how the open ended, and how long it took in place of a key.
+fn open_and_hold(role: &Role) {
+    let reporter = role.reporter();
+    let began = Instant::now();
+    let opened = tiny(&role.dir).open();
+    let took_us = began.elapsed().as_micros() as u64;
+    match &opened {
+        Ok(cache) => {
+            reporter.report(Kind::Alive, took_us, OPENED);
+            cache.insert(7, value(7, 1, 100)).unwrap();
+        }
+        Err(Error::Locked { .. }) => reporter.report(Kind::Alive, took_us, LOCKED),
+        Err(error) => panic!("{error}"),
+    }
+    reporter.await_kill()
+}
+
+/// Line 52: a careless umask gives nothing away, and other users get no further than the door.
+#[test]
+fn other_users() {
+    let dir = TempDir::new();
+    let careless = ["sh", "-c", "umask 000; exec \"$0\" \"$@\""];
+    let Some(child) = start_under(&careless, "open", &dir.cache()) else { return };
+    assert!(child.join());
+    let mode = |path: &Path| fs::symlink_metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(&dir.cache()), 0o700);
+    contents(&dir.cache()).iter().for_each(|(path, _)| assert_eq!(mode(path), 0o600, "{}", path.display()));
+
+    if !is_root() {
+        return skip("a directory of another user", "only root can give it away");
+    }
+    fs::set_permissions(dir.outer(), fs::Permissions::from_mode(0o755)).unwrap();
+    let before = contents(&dir.cache());
+    let nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];
+    let Some(child) = start_under(&nobody, "be refused", &dir.cache()) else { return };
+    assert!(child.join(), "nobody may open root's cache");
+    std::os::unix::fs::chown(dir.cache(), Some(65_534), None).unwrap();
+    assert!(matches!(tiny(&dir.cache()).open(), Err(Error::Unusable { .. })), "the directory is another's");
+    assert!(contents(&dir.cache()) == before, "a refused open changed something");
+    figure(52, "umask 000: 0700 and 0600; another's directory and another user refused");
+}
+
+/// Line 53: what is mounted for reading only cannot be opened, since the open could not be written down;
+/// and where that happens under an open cache, hits go on.
+#[test]
+fn a_file_system_becomes_read_only() {
+    let Some(mount) = Mount::tmpfs("64m") else { return };
+    let dir = mount.path().join("cache");
+    let cache = roomy(&dir).ram_entries(100).write_behind(WriteBehind::Never).open().unwrap();
+    (0..1_000).for_each(|key| cache.insert(key, value(key, 1, 500)).unwrap());
+    cache.flush().unwrap();
+    let copy = mount.read_only();
+    let before = contents(&copy.path());
+    assert!(roomy(&copy.path().join("cache")).open().is_err(), "an open must be written down");
+    assert!(contents(&copy.path()) == before);
+    let hits = (0..1_000).filter(|key| cache.get(key).is_some()).count();
+    assert_eq!(hits, 1_000);
+    figure(53, "a read-only mount is refused and untouched; hits of the open cache go on");
+}
+
+/// Line 54: 1,600 segments, and 64 descriptors for everything.
+#[test]
+fn few_descriptors() {
+    let dir = TempDir::new();
+    let Some(child) = start_under(&["prlimit", "--nofile=64"], "many segments", &dir.cache()) else { return };
+    assert!(child.join());
+    figure(54, "1,600 segments under a limit of 64 descriptors, every entry read");
+}
+
+fn read_many_segments(role: &Role) {
+    let builder = || {
+        let builder: Builder<u64, Vec<u8>> = Cache::builder(&role.dir).ram_entries(64);
+        builder.segment_size(64 * KIB).disk(200 * MIB).admission(Admission::All)
+    };
+    let read_all = |cache: &TestCache| {
+        (0..6_600).for_each(|key| assert_eq!(value::version(key, &cache.get(&key).unwrap()), 1));
+    };
+    let cache = builder().open().unwrap();
+    (0..6_600).for_each(|key| cache.insert(key, value(key, 1, 15_000)).unwrap());
+    cache.flush().unwrap();
+    let segments = fs::read_dir(&role.dir)
+        .unwrap()
+        .filter(|entry| entry.as_ref().unwrap().file_name().to_string_lossy().starts_with("seg-"));
+    assert!(segments.count() >= 1_600, "too few segments");
+    read_all(&cache);
+    drop(cache);
+    read_all(&builder().open().unwrap());
+}
+
+/// Line 55: the log is many times what the control group may use; its pages are the kernel's to drop.
+#[test]
+fn a_small_control_group() {
+    let Some(group) = Group::of_memory(96 << 20) else { return };
+    let dir = TempDir::new();
+    let enter = format!("echo $$ > {}/cgroup.procs; exec \"$0\" \"$@\"", group.0.display());
+    let Some(child) = start_under(&["sh", "-c", &enter], "small memory", &dir.cache()) else { return };
+    let reports = child.reports().expect("it was killed, or failed");
+    let anonymous_bytes = reports.iter().map(|report| report.key).max().unwrap();
+    figure(55, &format!("a log of 256 MiB in 96 MiB: not killed, {} MiB of its own", anonymous_bytes >> 20));
+    assert!(anonymous_bytes < 40 << 20, "{anonymous_bytes} anonymous bytes, where the budget is 24 MiB");
+}
+
+fn use_small_memory(role: &Role) {
+    let reporter = role.reporter();
+    let builder: Builder<u64, Vec<u8>> = Cache::builder(&role.dir).ram(24 * MIB).segment_size(8 * MIB);
+    let cache = builder.disk(256 * MIB).admission(Admission::All).open().unwrap();
+    let mut random = Random::new(from_env("EMBERCACHE_SEED", 55));
+    let end = Instant::now() + 4 * SECOND * from_env("EMBERCACHE_SOAK", 1);
+    while Instant::now() < end || cache.stats().reclaimed == 0 {
+        for _ in 0..1_000 {
+            let key = random.below(100_000);
+            match cache.get(&key) {
+                Some(found) => assert_eq!(value::version(key, &found), 1),
+                None => cache.insert(key, value(key, 1, 4_000)).unwrap(),
+            }
+        }
+        let status = fs::read_to_string("/proc/self/status").unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
+        let kib: u64 = line.trim().trim_end_matches(" kB").parse().unwrap();
+        reporter.report(Kind::Alive, kib << 10, 0);
+    }
+}
+
+/// Starts a child under a program, or says that there is none.
+fn start_under(program: &[&str], role: &str, dir: &Path) -> Option<Spawned> {
+    match Spawned::start_under(program, "child", role, dir, 0) {
+        Ok(child) => Some(child),
+        Err(error) => {
+            skip(role, &format!("{}: {error}", program[0]));
+            None
+        }
+    }
+}
+
+fn is_root() -> bool {
+    fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0)
+}
+
+/// A file system of its own, unmounted at the end.
+struct Mount {
+    dir: TempDir,
+    image: Option<PathBuf>,
+}
+
+impl Mount {
+    fn tmpfs(size: &str) -> Option<Mount> {
+        Mount::new(None, &["-t", "tmpfs", "-o", &format!("size={size},mode=755"), "tmpfs"])
+    }
+
+    /// An ext4 in a file.
+    fn image(size: &str) -> Option<Mount> {
+        let dir = TempDir::new();
+        let image = dir.outer().join("image");
+        run(&["truncate", "-s", size, image.to_str().unwrap()])?;
+        run(&["mkfs.ext4", "-q", "-F", image.to_str().unwrap()])?;
+        Mount::new(Some((dir, image.clone())), &["-o", "loop", image.to_str().unwrap()])
+    }
+
+    fn new(image: Option<(TempDir, PathBuf)>, args: &[&str]) -> Option<Mount> {
+        if !is_root() {
+            skip("a file system of its own", "only root may mount one");
+            return None;
+        }
+        let (dir, image) = image.map_or_else(|| (TempDir::new(), None), |(dir, image)| (dir, Some(image)));
+        let at = dir.outer().join("mount");
+        fs::create_dir(&at).unwrap();
+        run(&[&["mount"], args, &[at.to_str().unwrap()]].concat())?;
+        Some(Mount { dir, image })
+    }
+
+    fn path(&self) -> PathBuf {
+        self.dir.outer().join("mount")
+    }
+
+    /// The same files once more, for reading only.
+    fn read_only(&self) -> Mount {
+        let copy =
+            Mount::new(None, &["--bind", self.path().to_str().unwrap()]).expect("it could mount before");
+        run(&["mount", "-o", "remount,ro,bind", copy.path().to_str().unwrap()]).expect("as above");
+        copy
+    }
+
+    /// Cuts the device off, and has the kernel forget what it has read.
+    fn cut_image(&self, bytes: u64) {
+        run(&["sync"]).unwrap();
+        let image = fs::OpenOptions::new().write(true).open(self.image.as_ref().unwrap()).unwrap();
+        image.set_len(bytes).unwrap();
+        fs::write("/proc/sys/vm/drop_caches", "3").unwrap();
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        run(&["umount", "-l", self.path().to_str().unwrap()]);
+    }
+}
+
+/// Runs a program to its end. `None`, said aloud, if it is not there or failed.
+fn run(line: &[&str]) -> Option<()> {
+    let ended = Command::new(line[0]).args(&line[1..]).output();
+    let why = match ended {
+        Ok(output) if output.status.success() => return Some(()),
+        Ok(output) => String::from_utf8_lossy(&output.stderr).trim().to_owned(),
+        Err(error) => error.to_string(),
+    };
+    skip(&line.join(" "), &why);
+    None
+}
+
+/// A control group that bounds memory, removed at the end.
+struct Group(PathBuf);
+
+impl Group {
+    fn of_memory(bytes: u64) -> Option<Group> {
+        let group =
+            Group(Path::new("/sys/fs/cgroup/memory").join(format!("embercache-{}", std::process::id())));
+        let made = fs::create_dir(&group.0);
+        let bounded = made.and_then(|()| fs::write(group.0.join("memory.limit_in_bytes"), bytes.to_string()));
+        if let Err(error) = bounded {
+            skip("a control group", &error.to_string());
+            return None;
+        }
+        Some(group)
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        // Its last process has just ended; the kernel may need a moment to see that.
+        for _ in 0..100 {
+            if fs::remove_dir(&self.0).is_ok() {
+                return;
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
