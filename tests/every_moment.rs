@@ -222,3 +222,25 @@ fn a_batch_that_failed_halfway_stays_forgotten() {
         });
     }
 }
+
+/// A segment was given up since its sync had failed; what it held was stored anew, and then its unlink is
+/// lost with the power.
+#[test]
+fn a_segment_that_was_given_up_stays_forgotten() {
+    let durability = Durability::PowerLoss;
+    let disk = RecorderDisk::over(MemoryDisk::new());
+    let faults = FaultDisk::over(Arc::new(disk.clone()));
+    let cache = builder(faults.clone(), durability).ram_entries(256).open().unwrap();
+    (0..8).for_each(|key| insert(&cache, key, 1));
+    faults.fail_syncs_of("seg-", ErrorKind::Other);
+    assert!(cache.flush().is_err());
+    faults.fail_sync(None);
+    (0..8).for_each(|key| insert(&cache, key, 2));
+    let acked = disk.replay().events();
+    drop(cache);
+    at_each_moment(&disk, acked, 10, |left, replay, is_power_loss| {
+        let found = content(&builder(left, durability).open().unwrap());
+        let old = (0..8).find(|key| found.get(key) == Some(&1));
+        assert_eq!(old, None, "event {} of {acked}, {is_power_loss}", replay.at());
+    });
+}
