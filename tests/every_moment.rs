@@ -3,18 +3,20 @@
 
 mod common;
 
-use std::{collections::BTreeMap, io::ErrorKind, sync::Arc};
+use std::{collections::BTreeMap, io::ErrorKind, sync::Arc, time::Duration};
 
 use common::{
     Random, TestCache, from_env,
     value::{value, version},
+    wait_until,
 };
 use embercache::{
     Admission, Builder, Cache, Durability, KIB, MIB, Start, WriteBehind,
-    testing::{FaultDisk, Io, MemoryDisk, RecorderDisk, Replay},
+    testing::{FaultDisk, Io, MemoryDisk, Operation, RecorderDisk, Replay},
 };
 
 const KEYS: u64 = 48;
+const EIO: i32 = 5;
 const MODES: [Durability; 2] = [Durability::ProcessCrash, Durability::PowerLoss];
 
 /// Versions by key.
@@ -195,30 +197,38 @@ fn a_copy_that_was_unreadable_once_stays_forgotten() {
     }
 }
 
-/// A batch failed with a part of it on disk; what it held was forgotten, and then stored anew.
+/// A batch failed with a part of it on disk, and what it held was forgotten and stored anew; also where the
+/// part cannot be cut off, and where that cannot be synced.
 #[test]
 fn a_batch_that_failed_halfway_stays_forgotten() {
-    for (durability, cut_fails) in MODES.into_iter().flat_map(|mode| [(mode, false), (mode, true)]) {
+    let variants = [(false, false), (true, false), (false, true)];
+    for (durability, (cut_fails, sync_fails)) in
+        MODES.into_iter().flat_map(|mode| variants.map(|v| (mode, v)))
+    {
         let disk = RecorderDisk::over(MemoryDisk::new());
         let faults = FaultDisk::over(Arc::new(disk.clone()));
-        // All of it stays in RAM, so that the next write is the flush's.
-        let cache = builder(faults.clone(), durability).ram_entries(256).open().unwrap();
+        let cache = builder(faults.clone(), durability).stripes(1).open().unwrap();
         fill(&cache);
-        (0..8).for_each(|key| insert(&cache, key, 1));
         faults.tear_nth_write(1, ErrorKind::StorageFull);
         if cut_fails {
             faults.fail_nth_write(2, ErrorKind::StorageFull);
         }
-        assert!(cache.flush().is_err());
+        if sync_fails {
+            faults.fail_syncs_of("seg-", ErrorKind::Other);
+        }
+        // The next ones push the first out of RAM; no flush, which would sync what is left of them.
+        (0..8).for_each(|key| insert(&cache, key, 1));
+        (KEYS..KEYS + 12).for_each(|key| insert(&cache, key, 1));
+        let failed = || cache.stats().write_failures > 0;
+        wait_until("a batch fails", Duration::from_secs(10), failed);
         (0..8).for_each(|key| insert(&cache, key, 2));
         let acked = disk.replay().events();
         drop(cache);
-        at_each_moment(&disk, acked, 3, |left, replay, is_power_loss| {
+        at_each_moment(&disk, acked, 10, |left, replay, is_power_loss| {
             let found = content(&builder(left, durability).open().unwrap());
             let old = (0..8).find(|key| found.get(key) == Some(&1));
-            let what =
-                format!("{durability:?}, {cut_fails}, event {} of {acked}, {is_power_loss}", replay.at());
-            assert_eq!(old, None, "{what}");
+            let what = format!("{durability:?}, {cut_fails}, {sync_fails}, event {} of {acked}", replay.at());
+            assert_eq!(old, None, "{what}, {is_power_loss}");
         });
     }
 }
@@ -243,4 +253,54 @@ fn a_segment_that_was_given_up_stays_forgotten() {
         let old = (0..8).find(|key| found.get(key) == Some(&1));
         assert_eq!(old, None, "event {} of {acked}, {is_power_loss}", replay.at());
     });
+}
+
+/// The very first open, and the one after it: whatever is left, the directory is a cache's.
+#[test]
+fn a_first_open_may_be_interrupted() {
+    for durability in MODES {
+        let disk = RecorderDisk::over(MemoryDisk::new());
+        builder(disk.clone(), durability).open().unwrap().close().unwrap();
+        at_each_moment(&disk, 0, 40, |left, replay, is_power_loss| {
+            assert!(builder(left, durability).open().unwrap().is_empty());
+            if is_power_loss {
+                return;
+            }
+            let killed = disk.after_kill(replay.at());
+            builder(killed.clone(), durability).open().unwrap().close().unwrap();
+            at_each_moment(&killed, replay.at(), 1, |left, _, _| {
+                assert!(builder(left, durability).open().unwrap().is_empty());
+            });
+        });
+    }
+}
+
+/// A segment could not be read at an open and was put aside; then its keys got other values, and what put
+/// it aside is lost with the power, on a disk that is well again.
+#[test]
+fn a_segment_that_was_put_aside_stays_there() {
+    let durability = Durability::PowerLoss;
+    let mut put_aside = 0;
+    for nth in 1..40 {
+        let disk = RecorderDisk::over(MemoryDisk::new());
+        fill(&builder(disk.clone(), durability).open().unwrap());
+        let disk = disk.after_kill(usize::MAX);
+        let faults = FaultDisk::over(Arc::new(disk.clone()));
+        faults.fail_nth(Operation::Read, nth, EIO, false);
+        let Ok(cache) = builder(faults, durability).ram_entries(256).open() else { continue };
+        if cache.stats().recovery.quarantined == 0 {
+            continue;
+        }
+        put_aside += 1;
+        // They alone, since to journal the others would make the names durable.
+        let lost: Vec<u64> = (0..KEYS).filter(|key| !cache.contains_key(key)).collect();
+        lost.iter().for_each(|&key| insert(&cache, key, 3));
+        let acked = disk.replay().events();
+        at_each_moment(&disk, acked, 20, |left, _, _| {
+            let found = content(&builder(left, durability).open().unwrap());
+            let old = lost.iter().find(|key| found.get(key).is_some_and(|&version| version < 3));
+            assert_eq!(old, None, "{found:?}");
+        });
+    }
+    assert!(put_aside > 1, "{put_aside} segments were put aside");
 }

@@ -143,21 +143,25 @@ fn what_is_written_again_is_never_missing() {
     };
     let mut replay = disk.replay();
     let mut random = Random::new(from_env("EMBERCACHE_SEED", 6));
-    let interval = (10 / from_env("EMBERCACHE_SOAK", 1)).max(1);
     while let Some(step) = replay.advance() {
-        // A sync is what the steps of reclaim are told apart by.
-        if replay.at() < first || !(step == Step::Synced || random.below(interval) == 0) {
+        if replay.at() < first || matches!(step, Step::Note(_)) {
             continue;
         }
         let mut loss = |replay: &Replay| replay.after_power_loss(&mut |below| random.below(below));
         check(loss(&replay));
-        // The same of a segment that a recovery after a kill has sealed.
+        if step != Step::Changed {
+            continue;
+        }
+        // The same of a segment that a recovery after a kill seals.
         let killed = disk.after_kill(replay.at());
         let recovered = builder().io(Arc::new(killed.clone())).open().unwrap();
-        let mut sealed = killed.replay();
-        while sealed.advance().is_some() {}
+        let mut sealing = killed.replay();
         drop(recovered);
-        (0..4).for_each(|_| check(loss(&sealed)));
+        while let Some(step) = sealing.advance() {
+            if sealing.at() > replay.at() && step == Step::Changed {
+                (0..6).for_each(|_| check(loss(&sealing)));
+            }
+        }
     }
 }
 

@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use common::{TempDir, contents, roomy, value::value};
+use common::{TempDir, contents, roomy, value::value, wait_until};
 use embercache::{
     Durability, Error, KIB, Start, WriteBehind,
     testing::{FaultDisk, Operation},
@@ -149,4 +149,28 @@ fn a_sync_that_cannot_be_tried_costs_nothing() {
     disk.set_boot_id([7; 16]);
     drop(cache);
     assert_eq!(builder().open().unwrap().len(), 200);
+}
+
+/// The sync that fails is the one before a trailer is written: nobody asks for it again, and what lies in
+/// the segment is a miss from the next flush on.
+#[test]
+fn a_sync_that_failed_at_a_seal_is_not_tried_again() {
+    let (dir, disk) = (TempDir::new(), FaultDisk::new());
+    let builder = roomy(&dir.cache()).segment_size(64 * KIB).write_behind(WriteBehind::Never);
+    let cache = builder.io(Arc::new(disk.clone())).durability(Durability::PowerLoss).open().unwrap();
+    cache.insert(0, value(0, 1, 1_000)).unwrap();
+    cache.flush().unwrap();
+    let first = || disk.syncs_by_name()["seg-00000000.log"];
+    let before = first();
+    disk.fail_syncs_of("seg-", ErrorKind::Other);
+    let mut key = 1;
+    wait_until("the first segment is sealed", Duration::from_secs(20), || {
+        key += 1;
+        cache.insert(key, value(key, 1, 1_000)).unwrap();
+        first() > before
+    });
+    disk.fail_sync(None);
+    let _ = cache.flush();
+    assert_eq!(first(), before + 1);
+    assert!(!dir.cache().join("seg-00000000.log").exists(), "it is still there");
 }

@@ -332,8 +332,10 @@ impl Replay {
         let loss = match random(8) {
             0 => Loss::Everything,
             1 => Loss::Nothing,
-            2 => Loss::Since(random(self.next as u64 + 1) as usize),
-            3 | 4 => Loss::Files,
+            // Not long ago is where most of what is not synced was done.
+            2 => Loss::Since(self.next - random((self.next as u64 + 1).min(24)) as usize),
+            3 => Loss::Since(random(self.next as u64 + 1) as usize),
+            4 => Loss::Files,
             _ => Loss::Sectors,
         };
         let image = self.image(loss, random);
@@ -400,7 +402,13 @@ impl File {
         // How many of the changes each sector, and the length, has seen.
         let mut cuts = HashMap::new();
         let mut cut = |of: usize| {
-            whole.unwrap_or_else(|| *cuts.entry(of).or_insert_with(|| random(all as u64 + 1) as usize))
+            // Mostly the first or the last, since a sector in between needs luck with every other.
+            let mut draw = || match random(5) {
+                0 | 1 => 0,
+                2 | 3 => all,
+                _ => random(all as u64 + 1) as usize,
+            };
+            whole.unwrap_or_else(|| *cuts.entry(of).or_insert_with(&mut draw))
         };
         let len_cut = cut(usize::MAX);
         let mut bytes = self.durable.clone();
