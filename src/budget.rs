@@ -61,6 +61,7 @@ impl Budget {
     }
 
     /// What a stripe that has borrowed so much may hold.
+    #[inline]
     pub(crate) fn capacity(&self, borrowed_here: u64) -> u64 {
         let index = if self.plan.in_bytes { self.index.load(Relaxed) } else { 0 };
         let taken = index + self.borrowed.load(Relaxed);
@@ -68,11 +69,13 @@ impl Budget {
     }
 
     /// Whether weights are bytes; else each entry weighs 1.
+    #[inline]
     pub(crate) fn is_in_bytes(&self) -> bool {
         self.plan.in_bytes
     }
 
     /// The largest weight that an entry may have.
+    #[inline]
     pub(crate) fn weight_max(&self) -> u64 {
         let largest = if self.plan.in_bytes { self.plan.pool / 2 } else { self.plan.pool };
         largest.min(u64::from(u32::MAX))
@@ -80,6 +83,7 @@ impl Budget {
 
     /// Lends to a stripe for a large entry. `false` if it is not large, or if too much is lent already; then
     /// the stripe's own share must do.
+    #[inline]
     pub(crate) fn lend(&self, weight: u64) -> bool {
         let is_large = self.plan.stripe_bits > 0 && weight > self.plan.pool >> (self.plan.stripe_bits + 3);
         let lend = |borrowed: u64| (borrowed + weight <= self.plan.pool / 2).then(|| borrowed + weight);

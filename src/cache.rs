@@ -571,6 +571,7 @@ impl<K: Key, V: Value> Cache<K, V> {
     /// # Ok(()) }
     /// ```
     pub fn clear(&self) -> Result<(), Error> {
+        self.tiers.check_origin()?;
         if self.tiers.log.is_some() {
             // By the one thread that appends, so that nothing is in flight between the barrier
             // and the stripe that is cleared last.
@@ -611,7 +612,8 @@ impl<K: Key, V: Value> Cache<K, V> {
     fn put_in_ram(&self, arrival: Arrival<K, V>, load: Option<LoadId>) -> Result<(bool, JournalEnd), Error> {
         let hash = arrival.entry.meta.hash;
         let guard = epoch::pin();
-        self.tiers.stripe(hash).hot.prefetch_bucket(hash, &guard);
+        let stripe = self.tiers.stripe(hash);
+        stripe.hot.prefetch_bucket(hash, &guard);
         let mut shard = self.tiers.shard(hash, &guard);
         shard.prefetch(hash);
         if shard.is_closed() {
@@ -632,14 +634,16 @@ impl<K: Key, V: Value> Cache<K, V> {
         let gone = shard.take_gone();
         let loan = shard.insert(arrival);
         drop(shard);
-        drop((dead_loads, gone));
+        drop(dead_loads);
+        drop(gone);
         self.tiers.honour(loan);
-        self.tiers.collect_now(hash, guard);
+        stripe.collect_now(guard);
         durable.map(|()| (true, journaled))
     }
 
     /// The key's hash, if it is one that the log can hold.
     fn check_key(&self, key: &K) -> Result<KeyHash, Error> {
+        self.tiers.check_origin()?;
         let (hash, len) = key.with_bytes(|bytes| (KeyHash::of(bytes, self.tiers.hash_seed), bytes.len()))?;
         match u16::try_from(len) {
             Ok(_) => Ok(hash),

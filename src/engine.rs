@@ -19,6 +19,7 @@ use crate::{
     look_ups::LookUps,
     maintenance::Maintenance,
     options::{Options, WriteBehind},
+    origin::Origin,
     shard::{DiskState, Stripe, admission::Gate, arena::Arena, expiry::Expiry},
     stats::Recovery,
     sync::Mutex,
@@ -67,10 +68,12 @@ impl<K: Key, V: Value> Engine<K, V> {
     }
 
     pub(crate) fn flush(&self) -> Result<(), Error> {
+        self.tiers.check_origin()?;
         if self.tiers.log.is_some() { self.tiers.bell.call(Request::Flush) } else { Ok(()) }
     }
 
     pub(crate) fn close(&self) -> Result<(), Error> {
+        self.tiers.check_origin()?;
         if self.tiers.log.is_none() {
             self.tiers.for_each_shard(|shard| shard.close());
             return Ok(());
@@ -102,6 +105,10 @@ fn if_not_ended(closed: Result<(), Error>) -> Result<(), Error> {
 
 impl<K: Key, V: Value> Drop for Engine<K, V> {
     fn drop(&mut self) {
+        if self.tiers.check_origin().is_err() {
+            // A fork has neither the thread nor the right.
+            return;
+        }
         if let Err(error) = self.close() {
             tracing::warn!(%error, "the cache was not closed cleanly");
         }
@@ -147,6 +154,7 @@ fn tiers<K: Key, V: Value>(
         stripes: (0..1 << limits.plan.stripe_bits).map(new_stripe).collect(),
         stripe_bits: limits.plan.stripe_bits,
         hash_seed,
+        origin: log.is_some().then(Origin::here),
         log,
         bell: Bell::default(),
         look_ups: LookUps::new(),

@@ -119,4 +119,8 @@ pub enum Error {
     /// The cache was closed.
     #[error("the cache is closed")]
     Closed,
+    /// This process is a fork of the one that opened the cache. Its look-ups find nothing; it may open
+    /// caches of its own, in other directories.
+    #[error("the cache was opened by the process that this one was forked from")]
+    Forked,
 }

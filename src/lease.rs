@@ -295,6 +295,9 @@ impl<K: Key, V: Value> Drop for Lead<'_, K, V> {
 }
 
 fn release<K: Key, V: Value>(cache: &Cache<K, V>, hash: KeyHash, id: LoadId, led: bool) {
+    if cache.tiers.check_origin().is_err() {
+        return;
+    }
     let guard = &epoch::pin();
     let ended = cache.tiers.shard(hash, guard).release_load(hash, id, led);
     drop(ended);

@@ -60,6 +60,7 @@ mod log;
 mod look_ups;
 mod maintenance;
 mod options;
+mod origin;
 mod processor;
 mod shard;
 mod stats;

@@ -13,13 +13,14 @@ use crossbeam_epoch::{self as epoch, Guard};
 use crate::{
     bell::Bell,
     budget::Budget,
-    codec::{CodecError, Key, KeyBytes, Value},
+    codec::{Key, KeyBytes, Value},
     error::Error,
     hash::KeyHash,
     location::{JournalEnd, Location},
     log::{Log, Read, SnapshotReader},
     look_ups::LookUps,
     options::{DiskFilter, Weigher, WriteBehind},
+    origin::Origin,
     shard::{
         Loan, Shard, Stripe,
         cold::Filling,
@@ -47,6 +48,8 @@ pub(crate) struct Tiers<K, V> {
     pub(crate) hash_seed: u64,
     /// The disk tier, if there is one.
     pub(crate) log: Option<Arc<Log>>,
+    /// The process that may use the disk tier; forks may use neither.
+    pub(crate) origin: Option<Origin>,
     pub(crate) budget: Arc<Budget>,
     pub(crate) expiry: Arc<Expiry>,
     pub(crate) bell: Bell,
@@ -78,8 +81,19 @@ pub(crate) enum ReadCopy<V> {
 }
 
 impl<K: Key, V: Value> Tiers<K, V> {
-    pub(crate) fn hash<Q: KeyBytes + ?Sized>(&self, key: &Q) -> Result<KeyHash, CodecError> {
-        key.with_key_bytes(|bytes| KeyHash::of(bytes, self.hash_seed))
+    /// What every operation on a key begins with: its hash, if this process may use the cache.
+    #[inline]
+    pub(crate) fn hash<Q: KeyBytes + ?Sized>(&self, key: &Q) -> Result<KeyHash, Error> {
+        self.check_origin()?;
+        Ok(key.with_key_bytes(|bytes| KeyHash::of(bytes, self.hash_seed))?)
+    }
+
+    /// # Errors
+    ///
+    /// [`Error::Forked`].
+    #[inline]
+    pub(crate) fn check_origin(&self) -> Result<(), Error> {
+        self.origin.as_ref().map_or(Ok(()), Origin::check)
     }
 
     #[inline]
@@ -88,18 +102,22 @@ impl<K: Key, V: Value> Tiers<K, V> {
     }
 
     /// The hash's stripe under its lock, with its part of the snapshot loaded.
+    #[inline]
     pub(crate) fn shard<'g>(&'g self, hash: KeyHash, guard: &'g Guard) -> Shard<'g, K, V> {
         self.shard_at(hash.stripe(self.stripe_bits), guard)
     }
 
+    #[inline]
     pub(crate) fn shard_at<'g>(&'g self, stripe: usize, guard: &'g Guard) -> Shard<'g, K, V> {
-        if !self.stripes[stripe].is_loaded() {
+        let found = &self.stripes[stripe];
+        if !found.is_loaded() {
             self.load(stripe, guard);
         }
-        self.stripes[stripe].lock(guard)
+        found.lock(guard)
     }
 
     /// Reads a stripe's part of the snapshot, or where that is damaged, of the footers.
+    #[cold]
     fn load(&self, stripe: usize, guard: &Guard) {
         let snapshot = self.snapshot.lock();
         if self.stripes[stripe].is_loaded() {
@@ -237,16 +255,16 @@ impl<K: Key, V: Value> Tiers<K, V> {
 
     /// The sum of what the stripes have counted.
     pub(crate) fn counts(&self) -> Counts {
-        let guard = &epoch::pin();
         let mut sum = Counts::default();
-        for stripe in &self.stripes {
-            sum += *stripe.lock(guard).counts();
-        }
+        self.for_each_shard(|shard| sum += *shard.counts());
         sum
     }
 
-    /// Runs `visit` on every stripe in turn, under its lock.
+    /// Runs `visit` on every stripe in turn, under its lock; on none in a fork.
     pub(crate) fn for_each_shard(&self, mut visit: impl FnMut(&mut Shard<'_, K, V>)) {
+        if self.check_origin().is_err() {
+            return;
+        }
         for stripe in 0..self.stripes.len() {
             // Pinned anew for each, so that what they retire can be freed meanwhile.
             let guard = &epoch::pin();
@@ -254,20 +272,17 @@ impl<K: Key, V: Value> Tiers<K, V> {
         }
     }
 
-    /// `Ok` unless an invalidation is still waiting for the disk to take it.
-    pub(crate) fn ensure_durable(&self) -> Result<(), Error> {
-        self.log.as_ref().map_or(Ok(()), |log| log.ensure_durable())
-    }
-
     /// Journals that what is on disk of this hash is void, if anything may be (R3). The caller
     /// holds the hash's stripe, as the shard shows, and forgets it then.
+    #[inline]
     pub(crate) fn invalidate(&self, shard: &mut Shard<'_, K, V>, hash: KeyHash) -> Result<(), Error> {
         match &self.log {
+            None => Ok(()),
             Some(log) if shard.may_be_on_disk(hash) => {
                 shard.note_journaled(log.invalidate(hash)?);
                 Ok(())
             }
-            _ => self.ensure_durable(),
+            Some(log) => log.ensure_durable(),
         }
     }
 
@@ -306,24 +321,9 @@ impl<K: Key, V: Value> Tiers<K, V> {
         Ok(())
     }
 
-    /// Sees to it that entries which were displaced in a stripe do not pile up in wait for the epoch.
-    /// No lock is held, since to flush may drop them here.
-    #[inline]
+    /// As [`Stripe::collect`].
     pub(crate) fn collect(&self, hash: KeyHash, guard: &Guard) {
-        if self.stripe(hash).hot.take_flush_due() {
-            guard.flush();
-        }
-    }
-
-    /// The same for a caller who looks at nothing any more, so that what this thread alone still
-    /// stood in the way of is dropped at once.
-    #[inline]
-    pub(crate) fn collect_now(&self, hash: KeyHash, mut guard: Guard) {
-        if self.stripe(hash).hot.take_flush_due() {
-            guard.flush();
-            guard.repin();
-            guard.flush();
-        }
+        self.stripe(hash).collect(guard);
     }
 
     /// Hands over whatever was displaced: in a stripe that rests, nobody else would.

@@ -23,18 +23,30 @@ const LAYERS: &[Layer] = &[
 ];
 
 /// What all may name, and what names nothing but its kind.
-const LEAVES: &[&str] =
-    &["hash", "location", "error", "codec", "sync", "bell", "budget", "look_ups", "options", "processor"];
+const LEAVES: &[&str] = &[
+    "hash",
+    "location",
+    "error",
+    "codec",
+    "sync",
+    "bell",
+    "budget",
+    "look_ups",
+    "options",
+    "origin",
+    "processor",
+];
 /// What joins the two tiers, counts for both, and works out what they may take.
 const ROOM: &[&str] = &["maintenance", "engine", "tiers", "stats", "limits"];
 /// What the user sees.
 const FACE: &[&str] = &["lib", "cache", "builder", "lease"];
 
 /// The only files that may contain `unsafe`: the map, the processor's own instructions, the lock-free hot table
-/// with its memory, and the lock-free list of segments.
+/// with its memory, the lock-free list of segments, and the mark that forks lose.
 const UNSAFE: &[&str] = &[
     "io/map.rs",
     "log/published.rs",
+    "origin.rs",
     "processor.rs",
     "shard/arena.rs",
     "shard/hot.rs",

@@ -12,6 +12,7 @@ use std::{
     os::unix::fs::{MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
     process::Command,
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
     thread,
     time::{Duration, Instant},
 };
@@ -235,6 +236,82 @@ fn open_and_hold(role: &Role) {
         Err(error) => panic!("{error}"),
     }
     reporter.await_kill()
+}
+
+/// Line 50: a fork has the cache's memory and files, and neither its threads nor the right to use it.
+#[test]
+fn a_fork_may_not_use_the_cache() {
+    let forks = 10 * from_env("EMBERCACHE_SOAK", 1);
+    let dir = TempDir::new();
+    let cache = roomy(&dir.cache()).ram_entries(200).open().unwrap();
+    (0..1_000).for_each(|key| cache.insert(key, value(key, 1, 200)).unwrap());
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        // So that some lock is held in most forks.
+        scope.spawn(|| {
+            for key in (500..1_000).cycle().take_while(|_| !stop.load(Relaxed)) {
+                cache.insert(key, value(key, 1, 200)).unwrap();
+            }
+        });
+        for _ in 0..forks {
+            let status = in_a_fork(|| use_in_a_fork(&cache));
+            assert_eq!(status, 0, "the fork failed at the step that its status tells");
+        }
+        stop.store(true, Relaxed);
+    });
+    cache.flush().unwrap();
+    (0..1_000).for_each(|key| assert_eq!(value::version(key, &cache.get(&key).unwrap()), 1));
+    drop(cache);
+    let cache = roomy(&dir.cache()).open().unwrap();
+    (0..1_000).for_each(|key| assert_eq!(value::version(key, &cache.get(&key).unwrap()), 1));
+    figure(50, &format!("{forks} forks were refused, and the parent was not disturbed"));
+}
+
+/// Every operation, one after the other; the number of the first that is not refused, or 0.
+fn use_in_a_fork(cache: &TestCache) -> i32 {
+    let lease = cache.lease(&1);
+    let refusals = [
+        cache.get(&999).is_none(),
+        cache.get_many([&1, &999]).iter().all(Option::is_none),
+        !cache.contains_key(&999) && cache.peek(&999).is_none(),
+        matches!(cache.insert(1, value(1, 2, 200)), Err(Error::Forked)),
+        matches!(cache.remove(&1), Err(Error::Forked)),
+        matches!(cache.clear(), Err(Error::Forked)),
+        matches!(lease, Err(Error::Forked)),
+        cache.get_or_insert_with(&1, || value(1, 3, 200)) == value(1, 3, 200),
+        matches!(cache.flush(), Err(Error::Forked)),
+        matches!(cache.close(), Err(Error::Forked)),
+        cache.is_empty() && cache.stats().inserts == 0,
+    ];
+    drop(cache.clone());
+    refusals.iter().position(|refused| !refused).map_or(0, |step| step as i32 + 1)
+}
+
+/// Runs `work` in a fork, and returns what it returned.
+fn in_a_fork(work: impl FnOnce() -> i32) -> i32 {
+    unsafe extern "C" {
+        fn fork() -> i32;
+        fn waitpid(child: i32, status: *mut i32, options: i32) -> i32;
+        fn _exit(status: i32) -> !;
+    }
+    // SAFETY: the child runs `work` alone and then leaves without the harness's destructors. That `work` may
+    // meet locks which other threads held is what is tested; the allocator of the C library is made for it.
+    let child = unsafe { fork() };
+    assert!(child >= 0, "a process can be forked");
+    if child == 0 {
+        let status = work();
+        // SAFETY: it ends the process at once.
+        unsafe { _exit(status) };
+    }
+    let mut status = 0;
+    let end = Instant::now() + 10 * SECOND;
+    // SAFETY: `status` outlives the call. 1 is WNOHANG.
+    while unsafe { waitpid(child, &mut status, 1) } == 0 {
+        assert!(Instant::now() < end, "the fork hangs");
+        thread::sleep(Duration::from_millis(1));
+    }
+    // The exit status is the second byte; a signal would be in the first.
+    if status & 0x7f == 0 { status >> 8 } else { status }
 }
 
 /// Line 52: a careless umask gives nothing away, and other users get no further than the door.

@@ -161,16 +161,16 @@ impl Clock {
         }
     }
 
-    /// An overwrite: `new` takes over the place, count and frequency of `old`, which is no longer
-    /// resident; others are evicted until it fits.
+    /// An overwrite: `new` takes over the place, count and frequency of the entry that `from` is of,
+    /// which is no longer resident; others are evicted until it fits.
     pub(crate) fn replace<R: Residents>(
         &mut self,
         residents: &R,
-        old: SlotId,
+        from: &Meta,
         new: SlotId,
         victims: &mut Vec<SlotId>,
     ) {
-        let (from, to) = (residents.meta(old), residents.meta(new));
+        let to = residents.meta(new);
         to.place.store(from.place.load(Relaxed), Relaxed);
         to.set_usage(from.usage());
         self.ring(from).vacate(from);
@@ -247,6 +247,7 @@ impl Clock {
 
     /// Looks an entry up in the ghosts, moves the border if it returns soon, and tells whether it
     /// may ask for a place in M.
+    #[inline]
     fn recall(&mut self, meta: &Meta) -> bool {
         let (returned, direction) = if let Some(returned) = self.small_ghost.take(meta.hash) {
             (returned, 1.0)
@@ -600,13 +601,13 @@ mod tests {
         slots.hit(20, 2);
         slots.set_freq(20, 5);
         let mut victims = Vec::new();
-        clock.replace(&slots, SlotId(20), SlotId(500), &mut victims);
+        clock.replace(&slots, slots.meta(SlotId(20)), SlotId(500), &mut victims);
         clock.check(&slots);
         let (old, new) = (slots.meta(SlotId(20)), slots.meta(SlotId(500)));
         assert_eq!(victims, []);
         assert_eq!(old.place.load(Relaxed), new.place.load(Relaxed));
         assert_eq!(new.usage(), Usage { count: 2, carries: false, freq: 5 });
-        clock.replace(&slots, SlotId(500), SlotId(1500), &mut victims);
+        clock.replace(&slots, slots.meta(SlotId(500)), SlotId(1500), &mut victims);
         clock.check(&slots);
         assert_eq!(victims.len(), 29, "room for 30 in the place of 1");
         assert!(!victims.contains(&SlotId(1500)), "nobody evicts what is being stored");
@@ -674,7 +675,7 @@ mod tests {
                     1 if is_resident => {
                         let new = (0..400).find(|&slot| !resident[slot as usize]);
                         let Some(new) = new else { continue };
-                        clock.replace(&slots, SlotId(key), SlotId(new), &mut victims);
+                        clock.replace(&slots, slots.meta(SlotId(key)), SlotId(new), &mut victims);
                         resident[key as usize] = false;
                         resident[new as usize] = true;
                     }

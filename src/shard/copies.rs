@@ -123,11 +123,12 @@ impl<'g, K: Eq + Held, V: Held> Shard<'g, K, V> {
         for _ in 0..steps {
             let slot = self.state.writer.next_resident(next)?;
             next = SlotId(slot.0 + 1);
-            let meta = self.meta(slot);
+            let resident = self.resident(slot);
+            let meta = &resident.entry.meta;
             if meta.has(Flags::PENDING) {
                 continue;
             }
-            if self.has_expired(slot) {
+            if self.has_expired(resident) {
                 self.expire(slot);
             } else if !meta.has(Flags::ON_DISK) && due(meta) {
                 // A later sweep asks again where it is not.
@@ -209,9 +210,12 @@ impl<'g, K: Eq + Held, V: Held> Shard<'g, K, V> {
     /// way. Residents stay, but for those that were leaving.
     #[inline]
     pub(crate) fn forget_copies(&mut self, hash: KeyHash) {
-        if self.state.copies.is_empty() && self.state.cold.len() == 0 {
-            return;
+        if !self.state.copies.is_empty() || self.state.cold.len() != 0 {
+            self.forget_those_of(hash);
         }
+    }
+
+    fn forget_those_of(&mut self, hash: KeyHash) {
         if let Some(copy) = self.state.copies.take(hash) {
             self.end_copy(copy.slot);
         }

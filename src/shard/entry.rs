@@ -91,6 +91,7 @@ impl Usage {
     const CARRIES: u8 = 1 << 2;
     const FREQ_SHIFT: u32 = 3;
 
+    #[inline]
     fn of_bits(bits: u8) -> Usage {
         Usage {
             count: bits & Usage::COUNT_MASK,
@@ -99,6 +100,7 @@ impl Usage {
         }
     }
 
+    #[inline]
     fn bits(self) -> u8 {
         debug_assert!(self.count <= Usage::COUNT_MASK && self.freq <= Usage::FREQ_MAX);
         let carries = if self.carries { Usage::CARRIES } else { 0 };
@@ -106,6 +108,7 @@ impl Usage {
     }
 
     /// The same with a higher frequency.
+    #[inline]
     pub(super) fn raised_by(self, more: u8) -> Usage {
         Usage { freq: Usage::FREQ_MAX.min(self.freq + more), ..self }
     }
@@ -119,7 +122,11 @@ struct Weight(u16);
 impl Weight {
     const MANTISSA_BITS: u32 = 11;
 
+    #[inline]
     fn rounded_up(weight: u32) -> Weight {
+        if weight < 1 << Weight::MANTISSA_BITS {
+            return Weight(weight as u16);
+        }
         let exponent = (u32::BITS - weight.leading_zeros()).saturating_sub(Weight::MANTISSA_BITS);
         let mantissa = u64::from(weight).div_ceil(1 << exponent);
         // Rounding may carry into a twelfth bit.
@@ -157,6 +164,7 @@ impl Flags {
 }
 
 impl Meta {
+    #[inline]
     pub(crate) fn new(hash: KeyHash, weight: u32) -> Meta {
         Meta {
             hash,

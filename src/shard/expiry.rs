@@ -55,6 +55,7 @@ impl Expiry {
     }
 
     /// Whether any entry can expire.
+    #[inline]
     pub(crate) fn is_used(&self) -> bool {
         self.time_to_idle != 0 || self.has_deadlines.load(Relaxed)
     }

@@ -29,9 +29,9 @@
 //!    store to one lane: no probe sees both or neither.
 //! 4. *Growth.* The new table is complete before it is published, the old one frozen from then on.
 //!    A probe of the old one began before the publication did reach it, and answers as of then.
-//! 5. *What stays is found.* An entry never changes its lane, and is counted in `overflow` by each
-//!    bucket on its way, so no other key's change can hide it. Only remove and insert of this very
-//!    key, in two lanes, can both be missed by one probe.
+//! 5. *What stays is found.* An entry never changes its lane, and is counted in `passed` by each bucket
+//!    on its way, so no other key's change can hide it. Only remove and insert of this very key, in two
+//!    lanes, can both be missed by one probe.
 //!
 //! `model.rs` has loom look for what this argument overlooks.
 //!
@@ -184,6 +184,7 @@ impl<K, V> Hot<K, V> {
 
     /// As [`HotWriter::entry`], but the references outlive the stripe's lock: what needs time or runs
     /// user code (encoding) looks at the entry after the lock is gone.
+    #[inline]
     pub(crate) fn resident<'g>(
         &'g self,
         writer: &HotWriter<K, V>,

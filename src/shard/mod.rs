@@ -33,6 +33,7 @@ mod moves;
 pub(crate) mod pending;
 mod ring;
 mod slab;
+mod slot_set;
 mod table;
 
 #[cfg(test)]
@@ -208,6 +209,7 @@ impl<K: Eq + Held, V: Held> Stripe<K, V> {
     }
 
     /// Takes the lock. The guard was pinned before, since to pin may run deferred drops.
+    #[inline]
     pub(crate) fn lock<'g>(&'g self, guard: &'g Guard) -> Shard<'g, K, V> {
         let state = self.state.try_lock().unwrap_or_else(|| self.lock_contended());
         Shard { hot: &self.hot, guard, state, limbo: 0 }
@@ -226,6 +228,7 @@ impl<K: Eq + Held, V: Held> Stripe<K, V> {
         self.state.lock()
     }
 
+    #[inline]
     pub(crate) fn is_loaded(&self) -> bool {
         self.loaded.load(Acquire)
     }
@@ -233,6 +236,26 @@ impl<K: Eq + Held, V: Held> Stripe<K, V> {
     /// The cold index holds all that was found on disk.
     pub(crate) fn set_loaded(&self) {
         self.loaded.store(true, Release);
+    }
+
+    /// Sees to it that entries which were displaced here do not pile up in wait for the epoch. No
+    /// lock is held, since to flush may drop them.
+    #[inline]
+    pub(crate) fn collect(&self, guard: &Guard) {
+        if self.hot.take_flush_due() {
+            guard.flush();
+        }
+    }
+
+    /// The same for a caller who looks at nothing any more, so that what this thread alone still
+    /// stood in the way of is dropped at once.
+    #[inline]
+    pub(crate) fn collect_now(&self, mut guard: Guard) {
+        if self.hot.take_flush_due() {
+            guard.flush();
+            guard.repin();
+            guard.flush();
+        }
     }
 }
 
@@ -321,16 +344,18 @@ impl<'g, K: Eq + Held, V: Held> Shard<'g, K, V> {
         self.state.writer.take_gone()
     }
 
+    #[inline]
     fn resident(&self, slot: SlotId) -> Resident<'g, K, V> {
         self.hot.resident(&self.state.writer, slot, self.guard)
     }
 
+    #[inline]
     fn meta(&self, slot: SlotId) -> &'g Meta {
         &self.resident(slot).entry.meta
     }
 
-    fn has_expired(&self, slot: SlotId) -> bool {
-        self.state.expiry.has_expired(self.resident(slot).times)
+    fn has_expired(&self, resident: Resident<'g, K, V>) -> bool {
+        self.state.expiry.has_expired(resident.times)
     }
 }
 
@@ -383,23 +408,15 @@ impl<'g, K: Eq + Held, V: Held> Shard<'g, K, V> {
 }
 
 /// The entries as the clock sees them.
-struct View<'a, K, V> {
-    writer: &'a HotWriter<K, V>,
-    /// The entry that was overwritten just now: no longer resident, but its place is to be passed on.
-    replaced: Option<(SlotId, &'a Meta)>,
-}
-
-impl<K, V> Residents for View<'_, K, V> {
+impl<K, V> Residents for HotWriter<K, V> {
+    #[inline]
     fn meta(&self, slot: SlotId) -> &Meta {
-        match self.replaced {
-            Some((replaced, meta)) if replaced == slot => meta,
-            _ => &self.writer.entry(slot).meta,
-        }
+        &self.entry(slot).meta
     }
 
     #[inline]
     fn prefetch(&self, slot: SlotId) {
-        self.writer.prefetch_slot(slot);
+        self.prefetch_slot(slot);
     }
 }
 
@@ -411,9 +428,8 @@ impl<K: Eq + Held, V: Held> Shard<'_, K, V> {
         use entry::Flags;
 
         let state = &*self.state;
-        let view = View { writer: &state.writer, replaced: None };
         state.writer.check();
-        state.clock.check(&view);
+        state.clock.check(&state.writer);
         state.cold.check();
         let (mut in_rings, mut on_disk, mut pending) = (0, 0, 0);
         let (mut leaving, mut borrowed) = (0, 0);

@@ -3,9 +3,9 @@
 use std::borrow::Borrow;
 
 use super::{
-    DiskState, Found, Held, Loan, Shard, View,
+    DiskState, Found, Held, Loan, Shard,
     cold::Cold,
-    entry::{Arrival, Flags, Meta, SlotId},
+    entry::{Arrival, Flags, Meta, Resident, SlotId},
 };
 use crate::hash::KeyHash;
 
@@ -22,7 +22,7 @@ impl<'g, K: Eq + Held, V: Held> Shard<'g, K, V> {
     {
         if let Some(slot) = self.state.writer.slot_of(hash, key) {
             let resident = self.resident(slot);
-            if !self.state.expiry.has_expired(resident.times) {
+            if !self.has_expired(resident) {
                 return Found::Hot(resident);
             }
             self.expire(slot);
@@ -85,7 +85,7 @@ impl<'g, K: Eq + Held, V: Held> Shard<'g, K, V> {
         Q: Eq + ?Sized,
     {
         let slot = self.state.writer.slot_of(hash, key);
-        let was_alive = slot.is_some_and(|slot| !self.has_expired(slot));
+        let was_alive = slot.is_some_and(|slot| !self.has_expired(self.resident(slot)));
         self.forget_copies(hash);
         // What was leaving has gone with its copy.
         if let Some(slot) = self.state.writer.slot_of(hash, key) {
@@ -131,6 +131,7 @@ impl<'g, K: Eq + Held, V: Held> Shard<'g, K, V> {
     /// Evicts down to a capacity that has shrunk.
     pub(crate) fn shrink(&mut self) {
         self.note_limbo();
+        self.evict_surplus();
         self.settle();
     }
 }
@@ -141,8 +142,7 @@ impl<'g, K: Eq + Held, V: Held> Shard<'g, K, V> {
     /// of these waits pass at once.
     fn prefetch_next(&self) {
         let state = &*self.state;
-        let view = View { writer: &state.writer, replaced: None };
-        if let Some(next) = state.clock.prefetch_next(&view) {
+        if let Some(next) = state.clock.prefetch_next(&state.writer) {
             state.writer.prefetch_bucket(next.hash);
         }
         state.writer.prefetch_gone();
@@ -157,13 +157,13 @@ impl<'g, K: Eq + Held, V: Held> Shard<'g, K, V> {
         }
     }
 
+    #[inline]
     fn add(&mut self, arrival: Arrival<K, V>) -> SlotId {
         let slot = self.state.writer.insert(arrival, self.guard);
         let capacity = self.capacity();
         let state = &mut *self.state;
         state.clock.set_capacity(capacity);
-        let view = View { writer: &state.writer, replaced: None };
-        state.clock.insert(&view, slot, &mut state.victims);
+        state.clock.insert(&state.writer, slot, &mut state.victims);
         slot
     }
 
@@ -176,14 +176,14 @@ impl<'g, K: Eq + Held, V: Held> Shard<'g, K, V> {
         let capacity = self.capacity();
         let state = &mut *self.state;
         state.clock.set_capacity(capacity);
-        let view = View { writer: &state.writer, replaced: Some((old, old_meta)) };
-        state.clock.replace(&view, old, new, &mut state.victims);
+        state.clock.replace(&state.writer, old_meta, new, &mut state.victims);
         new
     }
 
     /// What the entries may weigh now: what is displaced and not yet freed takes from it. But to
     /// evict ever more while a reader holds the epoch would free nothing, so it takes an eighth at most.
     /// A budget in entries counts those that can be found.
+    #[inline]
     fn capacity(&self) -> u64 {
         let share = self.state.budget.capacity(self.state.borrowed);
         if self.state.budget.is_in_bytes() { share - self.limbo.min(share / 8) } else { share }
@@ -195,35 +195,51 @@ impl<'g, K: Eq + Held, V: Held> Shard<'g, K, V> {
     }
 
     /// Sees the clock's victims off, and evicts more where a loan that ended took capacity with it.
+    #[inline]
     fn settle(&mut self) {
         loop {
+            let borrowed = self.state.borrowed;
             for at in 0..self.state.victims.len() {
                 self.depart(self.state.victims[at]);
             }
             self.state.victims.clear();
-            let capacity = self.capacity();
-            let state = &mut *self.state;
-            state.clock.set_capacity(capacity);
-            if state.clock.bytes() <= state.clock.capacity() {
+            if self.state.borrowed == borrowed {
                 return;
             }
-            let view = View { writer: &state.writer, replaced: None };
-            state.clock.shrink(&view, &mut state.victims);
-            if state.victims.is_empty() {
-                return;
-            }
+            self.evict_surplus();
         }
     }
 
+    /// Has the clock choose what leaves where the capacity has shrunk.
+    fn evict_surplus(&mut self) {
+        let capacity = self.capacity();
+        let state = &mut *self.state;
+        state.clock.set_capacity(capacity);
+        state.clock.shrink(&state.writer, &mut state.victims);
+    }
+
     /// An entry that the clock has evicted goes: to disk if it should, else for good.
+    #[inline]
     fn depart(&mut self, slot: SlotId) {
-        let meta = self.meta(slot);
+        let resident = self.resident(slot);
+        let meta = &resident.entry.meta;
         self.give_back(meta);
         self.state.counts.evictions += 1;
+        if self.state.disk != DiskState::Absent {
+            return self.depart_beside_disk(slot, resident);
+        }
+        if self.has_expired(resident) {
+            self.state.counts.expired += 1;
+        }
+        self.drop_resident(slot, meta);
+    }
+
+    fn depart_beside_disk(&mut self, slot: SlotId, resident: Resident<'g, K, V>) {
+        let meta = &resident.entry.meta;
         if meta.has(Flags::PENDING) {
             return self.set_leaving(meta);
         }
-        match self.fate(slot, meta) {
+        match self.fate(resident) {
             Fate::Spill if self.queue_copy(slot) => return self.set_leaving(meta),
             Fate::Clean => {
                 self.state.counts.clean_evictions += 1;
@@ -238,22 +254,20 @@ impl<'g, K: Eq + Held, V: Held> Shard<'g, K, V> {
             // Or another key of its hash is on its way.
             Fate::Spill | Fate::Shed => self.state.counts.shed += 1,
             Fate::Failed => self.state.counts.write_failures += 1,
-            Fate::NoDisk => {}
         }
-        self.drop_resident(slot);
+        self.drop_resident(slot, meta);
     }
 
-    fn fate(&mut self, slot: SlotId, meta: &Meta) -> Fate {
+    fn fate(&mut self, resident: Resident<'g, K, V>) -> Fate {
+        let meta = &resident.entry.meta;
         if meta.has(Flags::ON_DISK) {
             return Fate::Clean;
         }
-        if self.has_expired(slot) {
+        if self.has_expired(resident) {
             return Fate::Expired;
         }
-        match self.state.disk {
-            DiskState::Absent => return Fate::NoDisk,
-            DiskState::Failing => return Fate::Failed,
-            DiskState::Filling | DiskState::Wrapped => {}
+        if self.state.disk == DiskState::Failing {
+            return Fate::Failed;
         }
         let wrapped = self.state.disk == DiskState::Wrapped;
         if !self.state.gate.admits(meta, wrapped) {
@@ -286,14 +300,13 @@ impl<'g, K: Eq + Held, V: Held> Shard<'g, K, V> {
         } else {
             self.give_back(meta);
             let state = &mut *self.state;
-            let view = View { writer: &state.writer, replaced: None };
-            state.clock.remove(&view, slot);
+            state.clock.remove(&state.writer, slot);
         }
-        self.drop_resident(slot);
+        self.drop_resident(slot, meta);
     }
 
-    fn drop_resident(&mut self, slot: SlotId) {
-        self.state.writer.remove(slot, self.guard);
+    fn drop_resident(&mut self, slot: SlotId, meta: &Meta) {
+        self.state.writer.remove(slot, meta.hash, self.guard);
     }
 
     fn set_leaving(&mut self, meta: &Meta) {
@@ -314,14 +327,19 @@ impl<'g, K: Eq + Held, V: Held> Shard<'g, K, V> {
 
     fn give_back(&mut self, meta: &Meta) {
         if meta.has(Flags::BORROWED) {
-            meta.clear(Flags::BORROWED);
-            self.state.borrowed -= meta.weight();
-            self.state.budget.give_back(meta.weight());
+            self.end_loan(meta);
         }
+    }
+
+    #[cold]
+    fn end_loan(&mut self, meta: &Meta) {
+        meta.clear(Flags::BORROWED);
+        self.state.borrowed -= meta.weight();
+        self.state.budget.give_back(meta.weight());
     }
 }
 
-/// What becomes of an entry that the clock has evicted.
+/// What becomes of an entry that the clock has evicted, where there is a disk.
 enum Fate {
     Spill,
     Clean,
@@ -329,5 +347,4 @@ enum Fate {
     Refused,
     Shed,
     Failed,
-    NoDisk,
 }

@@ -2,16 +2,18 @@
 //!
 //! Memory comes in chunks, four of one size and then four of twice that size, so a growing slab
 //! is never more than a quarter larger than it must be and no chunk is ever copied. A slot's
-//! number alone says its chunk and index:
+//! number names its chunk and its index there, so that its address is two shifts and a load away:
 //!
 //! ```text
-//!   position = id + 256       1 q q i i i i i i      q: which of the four, i: index in the chunk
-//!   leading one at bit 8:     chunks 0..4 of  64 slots   (ids   0..256)
-//!   leading one at bit 9:     chunks 4..8 of 128 slots   (ids 256..768)
+//!   31      24 23                        0
+//!  +----------+---------------------------+     chunks 0..4:  64 slots each
+//!  |  chunk   |  index in the chunk       |     chunks 4..8: 128 slots each, and so on, up to 2^24
+//!  +----------+---------------------------+
 //! ```
 //!
-//! The chunks lie in the [`Arena`] that all stripes share. A slab is memory and nothing else. It does not know which slots are filled and drops no value
-//! when it is dropped; [`Hot`](super::hot::Hot) knows both.
+//! The chunks lie in the [`Arena`] that all stripes share. A slab is memory and nothing else. It does
+//! not know which slots are filled and drops no value when it is dropped; [`Hot`](super::hot::Hot)
+//! knows both.
 
 use std::{array, marker::PhantomData, mem::MaybeUninit, ptr, sync::Arc};
 
@@ -27,14 +29,49 @@ use crate::{
     },
 };
 
+/// The bits of a slot's number that are its index in the chunk.
+const INDEX_BITS: u32 = 24;
+/// As many chunks as the other bits can name, so that whatever slot it is, its chunk has a place.
+pub(super) const CHUNKS: usize = 1 << (u32::BITS - INDEX_BITS);
 /// log2 of the slots in each of the first four chunks.
 const FIRST_CHUNK_BITS: u32 = 6;
 /// log2 of the chunks of each size.
 const SAME_SIZE_BITS: u32 = 2;
-/// The bit where the leading one of the lowest position stands.
-const LOWEST_LEAD: u32 = FIRST_CHUNK_BITS + SAME_SIZE_BITS;
-/// Enough chunks for every position below 2^32.
-const CHUNKS: usize = ((u32::BITS - LOWEST_LEAD) << SAME_SIZE_BITS) as usize;
+
+/// Where a slot lies.
+impl SlotId {
+    /// The highest number that a slot has. The last chunk is left out, so that there are numbers for
+    /// what needs a mark in the place of a slot, or a number more than a slot's.
+    pub(super) const LAST: SlotId = SlotId(u32::MAX - (1 << INDEX_BITS));
+
+    #[inline]
+    pub(super) fn at(chunk: usize, index: usize) -> SlotId {
+        debug_assert!(index < chunk_slots(chunk), "no slot {index} in chunk {chunk}");
+        SlotId((chunk as u32) << INDEX_BITS | index as u32)
+    }
+
+    #[inline]
+    pub(super) fn chunk(self) -> usize {
+        (self.0 >> INDEX_BITS) as usize
+    }
+
+    #[inline]
+    pub(super) fn index(self) -> usize {
+        (self.0 & ((1 << INDEX_BITS) - 1)) as usize
+    }
+
+    /// The slot that comes into use after this one.
+    pub(super) fn next(self) -> SlotId {
+        let (chunk, index) = (self.chunk(), self.index() + 1);
+        if index < chunk_slots(chunk) { SlotId::at(chunk, index) } else { SlotId::at(chunk + 1, 0) }
+    }
+}
+
+/// The slots in a chunk.
+pub(super) const fn chunk_slots(chunk: usize) -> usize {
+    let bits = FIRST_CHUNK_BITS + (chunk as u32 >> SAME_SIZE_BITS);
+    1 << if bits < INDEX_BITS { bits } else { INDEX_BITS }
+}
 
 /// # Invariants
 ///
@@ -51,9 +88,6 @@ pub(crate) struct Slab<T> {
 }
 
 impl<T> Slab<T> {
-    /// The highest slot number there is.
-    pub(crate) const LAST: SlotId = SlotId(u32::MAX - (1 << LOWEST_LEAD));
-
     pub(crate) fn new(arena: Arc<Arena>) -> Slab<T> {
         let chunks = array::from_fn(|_| AtomicPtr::new(ptr::null_mut()));
         Slab { chunks, arena, owns: PhantomData }
@@ -66,15 +100,14 @@ impl<T> Slab<T> {
     /// Makes the chunk that holds `slot`, if it does not exist, and returns the bytes that took.
     /// One writer at a time.
     pub(crate) fn reserve(&self, slot: SlotId) -> usize {
-        let place = Place::of(slot);
-        if !self.chunks[place.chunk].load(Relaxed).is_null() {
+        if !self.chunks[slot.chunk()].load(Relaxed).is_null() {
             return 0;
         }
-        let chunk = Array::new_uninit(&self.arena, chunk_slots(place.chunk));
+        let chunk = Array::new_uninit(&self.arena, chunk_slots(slot.chunk()));
         let bytes = chunk.bytes();
         // Release, though today's readers get here through the table's stronger edge: the pointer
         // then carries the chunk for whoever loads it with Acquire.
-        self.chunks[place.chunk].store(chunk.leak().as_ptr(), Release);
+        self.chunks[slot.chunk()].store(chunk.leak().as_ptr(), Release);
         bytes
     }
 
@@ -87,8 +120,9 @@ impl<T> Slab<T> {
     pub(crate) unsafe fn write(&self, slot: SlotId, value: T) {
         let at = self.at(slot);
         // SAFETY: `at` points into a live chunk (reserved by contract, mapped as long as `arena`), in
-        // bounds and aligned as `Place` splits positions exactly as `reserve` sizes chunks. The
-        // caller has the slot for itself, and it is empty, so nothing is overwritten undropped.
+        // bounds since a slot's index is below `chunk_slots`, by which `reserve` sizes its chunk, and
+        // aligned as the chunk is. The caller has the slot for itself, and it is empty, so nothing is
+        // overwritten undropped.
         unsafe { at.write(value) };
     }
 
@@ -129,72 +163,49 @@ impl<T> Slab<T> {
     /// The address of a slot whose chunk exists.
     #[inline]
     fn at(&self, slot: SlotId) -> *mut T {
-        let place = Place::of(slot);
-        let chunk = self.chunks[place.chunk].load(Relaxed);
+        let chunk = self.chunks[slot.chunk()].load(Relaxed);
         debug_assert!(!chunk.is_null(), "{slot:?} was never reserved");
         // Wrapping, so that only the dereference carries an obligation.
-        chunk.wrapping_add(place.index).cast()
+        chunk.wrapping_add(slot.index()).cast()
     }
-}
-
-/// Where in the chunks a slot lies.
-#[derive(Debug, PartialEq)]
-struct Place {
-    chunk: usize,
-    index: usize,
-}
-
-impl Place {
-    #[inline]
-    fn of(slot: SlotId) -> Place {
-        debug_assert!(slot.0 <= u32::MAX - (1 << LOWEST_LEAD), "no such slot: {slot:?}");
-        let position = slot.0.wrapping_add(1 << LOWEST_LEAD);
-        // `| 1 << LOWEST_LEAD` changes nothing for a legal slot; it bounds what follows for any.
-        let lead = (position | 1 << LOWEST_LEAD).ilog2();
-        let index_bits = lead - SAME_SIZE_BITS;
-        let quarter = position >> index_bits & ((1 << SAME_SIZE_BITS) - 1);
-        Place {
-            chunk: ((lead - LOWEST_LEAD) << SAME_SIZE_BITS | quarter) as usize,
-            index: (position & ((1 << index_bits) - 1)) as usize,
-        }
-    }
-}
-
-fn chunk_slots(chunk: usize) -> usize {
-    1 << (FIRST_CHUNK_BITS as usize + (chunk >> SAME_SIZE_BITS))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::iter;
+
     use super::*;
 
     #[test]
-    fn slots_tile_the_chunks_without_gap_or_overlap() {
-        let (mut chunk, mut index) = (0, 0);
-        for id in 0..100_000 {
-            assert_eq!(Place::of(SlotId(id)), Place { chunk, index });
-            index += 1;
+    fn slots_follow_one_another_through_all_chunks() {
+        let (mut slot, mut chunk, mut index) = (SlotId(0), 0, 0);
+        for _ in 0..100_000 {
+            assert_eq!((slot.chunk(), slot.index()), (chunk, index));
+            (slot, index) = (slot.next(), index + 1);
             if index == chunk_slots(chunk) {
                 (chunk, index) = (chunk + 1, 0);
             }
         }
-        let last = Place::of(Slab::<u8>::LAST);
-        assert_eq!(last, Place { chunk: CHUNKS - 1, index: chunk_slots(CHUNKS - 1) - 1 });
+        let last = SlotId::LAST;
+        assert_eq!((last.chunk(), last.index()), (CHUNKS - 2, chunk_slots(CHUNKS - 2) - 1));
+        let slots: usize = (0..CHUNKS - 1).map(chunk_slots).sum();
+        assert!(slots > 1 << 31, "all entries that a cache may have, in one stripe");
     }
 
     #[test]
     fn addresses_are_stable_and_chunks_come_once() {
         let slab = Slab::<u64>::new(Arc::default());
+        let slots = || iter::successors(Some(SlotId(0)), |slot| Some(slot.next())).take(1000);
         let mut chunks = 0;
-        for id in 0..1000 {
-            chunks += usize::from(slab.reserve(SlotId(id)) > 0);
+        for slot in slots() {
+            chunks += usize::from(slab.reserve(slot) > 0);
             // SAFETY: just reserved, filled once, and only this thread has the slab.
-            unsafe { slab.write(SlotId(id), u64::from(id)) };
+            unsafe { slab.write(slot, u64::from(slot.0)) };
         }
         assert_eq!(chunks, 9, "4 of 64, 4 of 128, 1 of 256");
-        for id in 0..1000 {
+        for slot in slots() {
             // SAFETY: every one of these was filled above and none is emptied.
-            assert_eq!(unsafe { *slab.get(SlotId(id)) }, u64::from(id));
+            assert_eq!(unsafe { *slab.get(slot) }, u64::from(slot.0));
         }
     }
 }

@@ -6,14 +6,15 @@
 //! ```text
 //!   0        8    12     16                                              64
 //!  +--------+----+------+------------------------------------------------+
-//!  | tags 0..12  | over | twelve slot numbers plus one, 0 where empty    |
-//!  |             | flow |                                                |
+//!  | tags 0..12  | pas- | twelve slot numbers plus one, 0 where empty    |
+//!  |             | sed  |                                                |
 //!  +--------+----+------+------------------------------------------------+
 //! ```
 //!
-//! A bucket that is full sends a newcomer to the next one and counts it in `overflow`; a probe
-//! stops at the first bucket that nobody passed. Entries are never moved from lane to lane, so a
-//! bucket's count may only fall when an entry that passed it leaves.
+//! A bucket that is full sends a newcomer to the next one and counts it in `passed`, by three bits of
+//! its tag; a probe stops at the first bucket that nobody with these bits passed. So a look-up that
+//! finds nothing rarely goes on, though a bucket in two was passed by somebody. Entries are never
+//! moved from lane to lane, so a bucket's count may only fall when an entry that passed it leaves.
 //!
 //! One writer changes a table at a time; any number of readers probe it meanwhile. What a reader
 //! may see of a change in progress is argued in [`hot`](super::hot).
@@ -35,14 +36,17 @@ use crate::{
 
 /// Slots in a bucket: as many as one cache line takes.
 const LANES: usize = 12;
+/// What a count of those that passed a bucket reaches at most, to stay there: how many more there
+/// were is not known any more.
+const PASSED_MAX: u32 = 0xf;
 /// Entries for each bucket, in the mean, at which a table is full: above this, chains grow fast.
 const ENTRIES_PER_BUCKET_MAX: usize = 10;
 
 /// # Invariants
 ///
 /// 1. A lane's tag is 0 exactly if its slot word is 0 (between two changes).
-/// 2. A bucket's `overflow` is the number of entries whose chain, from their home to where they
-///    lie, goes past it.
+/// 2. A bucket's `passed` has for each class of tags the number of entries whose chain, from their
+///    home to where they lie, goes past it; or [`PASSED_MAX`], if they ever were as many.
 /// 3. There is a bucket and, with `is_full` heeded, some lane is empty.
 #[derive(Debug)]
 pub(crate) struct Table {
@@ -57,9 +61,10 @@ struct Bucket {
     /// against the entry, and who must see it is ordered behind its store by other means.
     tags_low: AtomicU64,
     tags_high: AtomicU32,
-    /// Relaxed: an entry whose insertion happened before a probe is counted in every value that
-    /// the probe can read, as coherence forbids older ones.
-    overflow: AtomicU32,
+    /// Eight counts of four bits, that of tags that end in 0 lowest. Relaxed: an entry whose
+    /// insertion happened before a probe is counted in every value that the probe can read, as
+    /// coherence forbids older ones.
+    passed: AtomicU32,
     /// A lane's slot number plus one, so that zeroed memory is an empty bucket. This word is what
     /// links an entry: stored with Release, it publishes the entry and its chunk to the Acquire
     /// in [`Bucket::slot`].
@@ -98,6 +103,7 @@ impl Table {
     }
 
     /// Links a filled slot. The hash may be there already, the slot may not.
+    #[inline]
     pub(crate) fn link(&self, hash: KeyHash, slot: SlotId) {
         let mut index = self.home(hash);
         for _ in 0..self.buckets.len() {
@@ -107,7 +113,7 @@ impl Table {
                 bucket.set_tag(lane, tag(hash));
                 return;
             }
-            bucket.pass(1);
+            bucket.count_in(tag(hash));
             index = self.after(index);
         }
         unreachable!("a table grows before its last lane is taken (invariant 3)");
@@ -120,18 +126,20 @@ impl Table {
     }
 
     /// Takes a slot out.
+    #[inline]
     pub(crate) fn unlink(&self, hash: KeyHash, slot: SlotId) {
         let (found, lane) = self.locate(hash, slot);
         self.buckets[found].set_tag(lane, 0);
         self.buckets[found].set_slot(lane, None);
         let mut index = self.home(hash);
         while index != found {
-            self.buckets[index].pass(-1);
+            self.buckets[index].count_out(tag(hash));
             index = self.after(index);
         }
     }
 
     /// Whether a table of this size has to grow before it takes `entries`.
+    #[inline]
     pub(crate) fn is_full(&self, entries: usize) -> bool {
         entries > self.buckets.len() * ENTRIES_PER_BUCKET_MAX
     }
@@ -148,7 +156,7 @@ impl Table {
     /// Re-derives invariants 1 and 2 from the hashes of the linked slots.
     #[cfg(any(test, feature = "testing"))]
     pub(crate) fn check(&self, hash_of: impl Fn(SlotId) -> KeyHash) {
-        let mut passed = vec![0; self.buckets.len()];
+        let mut passed = vec![[0; 8]; self.buckets.len()];
         for (index, bucket) in self.buckets.iter().enumerate() {
             for lane in 0..LANES {
                 let Some(slot) = bucket.slot(lane) else {
@@ -159,16 +167,21 @@ impl Table {
                 assert_eq!(bucket.tag(lane), tag(hash), "{slot:?} has another hash's tag");
                 let mut at = self.home(hash);
                 while at != index {
-                    passed[at] += 1;
+                    passed[at][usize::from(tag(hash) % 8)] += 1;
                     at = (at + 1) % self.buckets.len();
                 }
             }
         }
-        let counted = self.buckets.iter().map(|bucket| bucket.overflow.load(Relaxed));
-        assert!(counted.eq(passed), "an overflow count is wrong (invariant 2)");
+        for (bucket, passed) in self.buckets.iter().zip(passed) {
+            for (class, passed) in (0..).zip(passed) {
+                let counted = bucket.passed(class);
+                assert!(counted == passed || counted == PASSED_MAX, "a count is wrong (invariant 2)");
+            }
+        }
     }
 
     /// The bucket and the lane of a slot that was linked for this hash.
+    #[inline]
     fn locate(&self, hash: KeyHash, slot: SlotId) -> (usize, usize) {
         let mut index = self.home(hash);
         for _ in 0..self.buckets.len() {
@@ -206,6 +219,12 @@ fn tag(hash: KeyHash) -> u8 {
     ((hash.0 >> 40) as u8).max(1)
 }
 
+/// Where the count of a tag's class is in `Bucket::passed`.
+#[inline]
+fn passed_shift(tag: u8) -> u32 {
+    u32::from(tag % 8) * 4
+}
+
 /// See [`Table::probe`].
 #[derive(Debug)]
 pub(crate) struct Probe<'t> {
@@ -232,7 +251,7 @@ impl Iterator for Probe<'_> {
                     return Some(slot);
                 }
             }
-            if self.left == 0 || self.bucket.overflow.load(Relaxed) == 0 {
+            if self.left == 0 || self.bucket.passed(self.tag) == 0 {
                 return None;
             }
             self.left -= 1;
@@ -248,7 +267,7 @@ impl Bucket {
         Bucket {
             tags_low: AtomicU64::new(0),
             tags_high: AtomicU32::new(0),
-            overflow: AtomicU32::new(0),
+            passed: AtomicU32::new(0),
             slots: array::from_fn(|_| AtomicU32::new(0)),
         }
     }
@@ -260,6 +279,7 @@ impl Bucket {
         equal_bytes(low, high, tag)
     }
 
+    #[inline]
     fn vacant_lane(&self) -> Option<usize> {
         let lanes = self.lanes(0);
         (lanes != 0).then(|| lanes.trailing_zeros() as usize)
@@ -271,6 +291,7 @@ impl Bucket {
         self.slots[lane].load(Acquire).checked_sub(1).map(SlotId)
     }
 
+    #[inline]
     fn set_slot(&self, lane: usize, slot: Option<SlotId>) {
         // Release pairs with the Acquire in `slot`.
         self.slots[lane].store(slot.map_or(0, |slot| slot.0 + 1), Release);
@@ -283,6 +304,7 @@ impl Bucket {
     }
 
     /// Other lanes' tags share the word; the one writer makes the read and the store one step.
+    #[inline]
     fn set_tag(&self, lane: usize, tag: u8) {
         if lane < 8 {
             let shift = lane * 8;
@@ -295,9 +317,26 @@ impl Bucket {
         }
     }
 
-    fn pass(&self, by: i32) {
-        let count = self.overflow.load(Relaxed).checked_add_signed(by);
-        self.overflow.store(count.expect("what leaves was counted (invariant 2)"), Relaxed);
+    /// How many with a tag of this class have passed, up to [`PASSED_MAX`].
+    #[inline]
+    fn passed(&self, tag: u8) -> u32 {
+        self.passed.load(Relaxed) >> passed_shift(tag) & PASSED_MAX
+    }
+
+    #[inline]
+    fn count_in(&self, tag: u8) {
+        if self.passed(tag) < PASSED_MAX {
+            self.passed.store(self.passed.load(Relaxed) + (1 << passed_shift(tag)), Relaxed);
+        }
+    }
+
+    #[inline]
+    fn count_out(&self, tag: u8) {
+        let passed = self.passed(tag);
+        assert!(passed > 0, "what leaves was counted (invariant 2)");
+        if passed < PASSED_MAX {
+            self.passed.store(self.passed.load(Relaxed) - (1 << passed_shift(tag)), Relaxed);
+        }
     }
 }
 
@@ -313,20 +352,44 @@ mod tests {
     fn a_chain_wraps_and_shortens_again() {
         let table = Table::new(&Arc::default(), 4);
         let hash = KeyHash(3 << 30);
-        let all = || (0..30).collect::<Vec<u32>>();
+        let all = || (0..26).collect::<Vec<u32>>();
         all().into_iter().for_each(|id| table.link(hash, SlotId(id)));
         assert_eq!(found(&table, hash), all(), "12 at home, the others behind the wrap");
         assert_eq!(found(&table, KeyHash(2 << 30)), Vec::new(), "nobody passed its home");
         table.check(|_| hash);
 
-        table.relink(hash, SlotId(29), SlotId(99));
+        table.relink(hash, SlotId(25), SlotId(99));
         assert_eq!(found(&table, hash).last(), Some(&99));
         table.unlink(hash, SlotId(99));
         (0..12).for_each(|id| table.unlink(hash, SlotId(id)));
-        assert_eq!(found(&table, hash), all()[12..29], "still found past an empty home");
-        (12..29).for_each(|id| table.unlink(hash, SlotId(id)));
+        assert_eq!(found(&table, hash), all()[12..25], "still found past an empty home");
+        (12..25).for_each(|id| table.unlink(hash, SlotId(id)));
         table.check(|_| hash);
         assert_eq!(table.probe(hash).left, 3);
-        assert!(table.buckets.iter().all(|bucket| bucket.overflow.load(Relaxed) == 0));
+        assert!(table.buckets.iter().all(|bucket| bucket.passed.load(Relaxed) == 0));
+    }
+
+    #[test]
+    fn a_probe_stops_where_none_of_its_class_went_on() {
+        let table = Table::new(&Arc::default(), 4);
+        let hash = |tag: u64| KeyHash(tag << 40);
+        (0..13).for_each(|id| table.link(hash(9), SlotId(id)));
+        let visited = |tag| {
+            let mut probe = table.probe(hash(tag));
+            assert_eq!(probe.find(|slot| slot.0 > 12), None);
+            3 - probe.left
+        };
+        assert_eq!([visited(9), visited(17), visited(10)], [1, 1, 0], "buckets beyond home");
+    }
+
+    #[test]
+    fn more_than_can_be_counted_are_found() {
+        let table = Table::new(&Arc::default(), 4);
+        let hash = KeyHash(5 << 40);
+        (0..40).for_each(|id| table.link(hash, SlotId(id)));
+        table.check(|_| hash);
+        (0..39).for_each(|id| table.unlink(hash, SlotId(id)));
+        table.check(|_| hash);
+        assert_eq!(found(&table, hash), [39], "15 were counted, more than 15 have left since");
     }
 }

@@ -93,7 +93,7 @@ fn replace(writer: &mut Writer, key: u32, version: u32) {
 
 fn remove(writer: &mut Writer, key: u32) {
     let slot = writer.slot_of(hash(key), &key).unwrap();
-    writer.remove(slot, &pin());
+    writer.remove(slot, hash(key), &pin());
 }
 
 fn arrival(key: u32, version: u32) -> Arrival<u32, Version> {

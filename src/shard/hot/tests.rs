@@ -8,7 +8,10 @@ use crossbeam_epoch::pin;
 
 use super::*;
 use crate::{
-    shard::entry::{Arrival, Meta},
+    shard::{
+        Held,
+        entry::{Arrival, Meta},
+    },
     sync::{AtomicBool, Ordering::Release},
 };
 
@@ -28,6 +31,11 @@ fn xorshift(state: &mut u64) -> u64 {
 
 fn arrival<K, V>(hash: KeyHash, key: K, value: V) -> Arrival<K, V> {
     Arrival { entry: Entry { meta: Meta::new(hash, 100), key, value }, times: None }
+}
+
+fn remove<K: Held, V: Held>(writer: &mut HotWriter<K, V>, slot: SlotId, guard: &Guard) {
+    let hash = writer.entry(slot).meta.hash;
+    writer.remove(slot, hash, guard);
 }
 
 fn empty<K, V>() -> (Arc<Hot<K, V>>, HotWriter<K, V>) {
@@ -67,7 +75,7 @@ fn behaves_like_a_map(seed: u64, keys: u64, steps: u32, hash_of: impl Fn(u64) ->
         let guard = pin();
         match (xorshift(&mut random) % 4, writer.slot_of(hash, &key)) {
             (0, Some(slot)) => {
-                writer.remove(slot, &guard);
+                remove(&mut writer, slot, &guard);
                 assert!(model.remove(&key).is_some());
             }
             (1 | 2, slot) => {
@@ -160,7 +168,7 @@ fn every_entry_is_dropped_once() {
                 writer.replace(old, arrival(KeyHash(key), key, Counted::new(&live)), &guard);
         }
         for slot in slots.drain(60..) {
-            writer.remove(slot, &guard);
+            remove(&mut writer, slot, &guard);
         }
         assert_eq!(hot.limbo_weight(), 60 * 100);
         assert_eq!(live.load(Relaxed), 120, "an entry went while a guard of its time was held");
@@ -181,7 +189,7 @@ fn every_entry_is_dropped_once() {
     // Left for `drop`: residents, announced entries in the line, and others.
     let guard = pin();
     for slot in slots.drain(20..) {
-        writer.remove(slot, &guard);
+        remove(&mut writer, slot, &guard);
     }
     drop(guard);
     drop(writer);
@@ -211,7 +219,7 @@ fn slots_come_back_after_the_epoch_and_not_before() {
     let guard = pin();
     let first = writer.insert(arrival(KeyHash(1), 1, 1), &guard);
     let held = hot.resident(&writer, first, &guard).entry;
-    writer.remove(first, &guard);
+    remove(&mut writer, first, &guard);
     writer.hand_over(&guard);
     for key in 2..500 {
         let slot = writer.insert(arrival(KeyHash(key), key, key), &guard);
@@ -236,7 +244,7 @@ fn a_drop_that_panics_harms_no_other_entry() {
     }
     for key in 0..20 {
         let slot = writer.slot_of(KeyHash(key), &key).unwrap();
-        writer.remove(slot, &guard);
+        remove(&mut writer, slot, &guard);
     }
     writer.hand_over(&guard);
     drop(guard);
@@ -307,9 +315,9 @@ fn readers_see_whole_and_current_values() {
             let version = versions[key as usize];
             let fresh = arrival(hash, key, (Version::new(key, version), Counted::new(&live)));
             match (slot, xorshift(&mut random) % 3) {
-                (Some(slot), 0) => writer.remove(slot, &guard),
+                (Some(slot), 0) => remove(writer, slot, &guard),
                 (Some(slot), 1) => {
-                    writer.remove(slot, &guard);
+                    remove(writer, slot, &guard);
                     writer.insert(fresh, &guard);
                 }
                 (Some(slot), _) => {

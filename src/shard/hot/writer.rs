@@ -9,7 +9,7 @@ use crate::{
     hash::KeyHash,
     shard::{
         entry::{Arrival, Entry, Flags, SlotId},
-        slab::Slab,
+        slot_set::SlotSet,
         table::Table,
     },
     sync::{
@@ -39,7 +39,7 @@ pub(crate) struct Patience {
 ///
 /// # Invariants
 ///
-/// 1. `resident` has a bit for each slot below `fresh`, set exactly for those linked in the table.
+/// 1. `resident` has the slots that are linked in the table, all below `fresh`.
 /// 2. Each slot below `fresh` is resident, in `free`, in `line`, handed over or in `Rest::freed`.
 /// 3. `line` has the entries retired since the first `left`, in that order, and they weigh
 ///    `Rest::line_weight`. Functions that say when they are out of reach are deferred for the
@@ -47,11 +47,11 @@ pub(crate) struct Patience {
 pub(crate) struct HotWriter<K, V> {
     hot: Arc<Hot<K, V>>,
     len: usize,
-    resident: Vec<u64>,
+    resident: SlotSet,
     /// Vacant slots below `fresh`.
     free: Vec<SlotId>,
     /// The lowest slot that was never used.
-    fresh: u32,
+    fresh: SlotId,
     /// Unlinked and still filled.
     line: VecDeque<SlotId>,
     left: u64,
@@ -68,9 +68,9 @@ impl<K, V> HotWriter<K, V> {
         HotWriter {
             hot,
             len: 0,
-            resident: Vec::new(),
+            resident: SlotSet::default(),
             free: Vec::new(),
-            fresh: 0,
+            fresh: SlotId(0),
             line: VecDeque::new(),
             left: 0,
             announced: 0,
@@ -111,15 +111,7 @@ impl<K, V> HotWriter<K, V> {
 
     /// The first resident slot at or above `from`, for sweeps in bounded steps.
     pub(crate) fn next_resident(&self, from: SlotId) -> Option<SlotId> {
-        let first = from.0 as usize / 64;
-        let mut below = (1 << (from.0 % 64)) - 1;
-        for (word, bits) in self.resident.iter().enumerate().skip(first) {
-            let left = bits & !mem::take(&mut below);
-            if left != 0 {
-                return Some(SlotId(word as u32 * 64 + left.trailing_zeros()));
-            }
-        }
-        None
+        self.resident.next(from)
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -128,7 +120,7 @@ impl<K, V> HotWriter<K, V> {
 
     #[inline]
     pub(super) fn is_resident(&self, slot: SlotId) -> bool {
-        self.resident.get(slot.0 as usize / 64).is_some_and(|word| word >> (slot.0 % 64) & 1 == 1)
+        self.resident.contains(slot)
     }
 
     /// Whether this is the writer of that table.
@@ -152,7 +144,11 @@ impl<K, V> HotWriter<K, V> {
     /// Has the entries that `take_gone` takes next brought near.
     #[inline]
     pub(crate) fn prefetch_gone(&self) {
-        self.line.iter().take(GONE).for_each(|&slot| self.hot.slab.prefetch(slot));
+        for at in 0..GONE {
+            if let Some(&slot) = self.line.get(at) {
+                self.hot.slab.prefetch(slot);
+            }
+        }
     }
 
     /// The present table, for as long as writers are kept out.
@@ -168,6 +164,7 @@ impl<K, V> HotWriter<K, V> {
 /// Changes. What is retired is dropped by any thread, whence the bounds.
 impl<K: Send + Sync + 'static, V: Send + Sync + 'static> HotWriter<K, V> {
     /// Adds an entry whose key is not there.
+    #[inline]
     pub(crate) fn insert(&mut self, arrival: Arrival<K, V>, guard: &Guard) -> SlotId {
         if self.table().is_full(self.len + 1) {
             self.grow(guard);
@@ -182,48 +179,47 @@ impl<K: Send + Sync + 'static, V: Send + Sync + 'static> HotWriter<K, V> {
     /// Puts an entry in the place of another one of the same key. A reader finds the old one or
     /// the new one; the old one is retired.
     pub(crate) fn replace(&mut self, old: SlotId, arrival: Arrival<K, V>, guard: &Guard) -> SlotId {
-        let meta = &self.entry(old).meta;
-        let (hash, weight) = (meta.hash, meta.weight());
-        assert_eq!(arrival.entry.meta.hash, hash, "only an entry of the same key may replace one");
+        let hash = arrival.entry.meta.hash;
+        assert_eq!(self.entry(old).meta.hash, hash, "only an entry of the same key may replace one");
         let slot = self.fill(arrival);
         self.table().relink(hash, old, slot);
-        self.retire(old, weight, guard);
+        self.retire(old, guard);
         slot
     }
 
-    /// Takes an entry out and retires it.
-    pub(crate) fn remove(&mut self, slot: SlotId, guard: &Guard) {
-        let meta = &self.entry(slot).meta;
-        let weight = meta.weight();
-        self.table().unlink(meta.hash, slot);
+    /// Takes an entry out that has this hash, and retires it.
+    #[inline]
+    pub(crate) fn remove(&mut self, slot: SlotId, hash: KeyHash, guard: &Guard) {
+        self.table().unlink(hash, slot);
         self.len -= 1;
-        self.retire(slot, weight, guard);
+        self.retire(slot, guard);
     }
 
     /// Entries that no reader can reach any more, oldest first. The caller drops them when the
     /// stripe's lock is gone.
     #[inline]
     pub(crate) fn take_gone(&mut self) -> Gone<K, V> {
+        Gone([self.take_next_gone(), self.take_next_gone()])
+    }
+
+    /// Empties the slot that is first in line, if no reader can reach it any more.
+    #[inline]
+    fn take_next_gone(&mut self) -> Option<Entry<K, V>> {
         // Acquire pairs with the Release in `announce`.
-        let out_of_reach = self.hot.rest.out_of_reach.load(Acquire);
-        let mut gone = Gone([const { None }; GONE]);
-        for place in &mut gone.0 {
-            if self.left >= out_of_reach {
-                break;
-            }
-            let Some(slot) = self.line.pop_front() else { break };
-            self.left += 1;
-            self.free.push(slot);
-            // SAFETY: it was in the line, so it is filled, by this writer under whose lock we are.
-            // The function that announced it was deferred after it was unlinked and has run: every
-            // guard of that time is gone, and no reader has the entry or can still find it. It
-            // left the line just now, so nothing else empties it.
-            let entry = unsafe { self.hot.slab.take(slot) };
-            let line_weight = &self.hot.rest.line_weight;
-            line_weight.store(line_weight.load(Relaxed) - entry.meta.weight(), Relaxed);
-            *place = Some(entry);
+        if self.left >= self.hot.rest.out_of_reach.load(Acquire) {
+            return None;
         }
-        gone
+        let slot = self.line.pop_front()?;
+        self.left += 1;
+        self.free.push(slot);
+        // SAFETY: it was in the line, so it is filled, by this writer under whose lock we are.
+        let weight = unsafe { self.hot.slab.get(slot) }.meta.weight();
+        let line_weight = &self.hot.rest.line_weight;
+        line_weight.store(line_weight.load(Relaxed) - weight, Relaxed);
+        // SAFETY: filled, as above. The function that announced it was deferred after it was
+        // unlinked and has run: every guard of that time is gone, and no reader has the entry or can
+        // still find it. It left the line just now, so nothing else empties it.
+        Some(unsafe { self.hot.slab.take(slot) })
     }
 
     /// Has all that is retired dropped as soon as no reader can reach it, by whoever runs the
@@ -258,6 +254,7 @@ impl<K: Send + Sync + 'static, V: Send + Sync + 'static> HotWriter<K, V> {
     }
 
     /// Fills a vacant slot with an entry that no reader can reach yet.
+    #[inline]
     fn fill(&mut self, arrival: Arrival<K, V>) -> SlotId {
         let slot = self.take_vacant();
         let Arrival { entry, times } = arrival;
@@ -274,13 +271,17 @@ impl<K: Send + Sync + 'static, V: Send + Sync + 'static> HotWriter<K, V> {
         // the lock of `freed`. It is linked nowhere and no guard can have seen it linked, so only
         // this writer knows it; linking it is a Release store.
         unsafe { self.hot.slab.write(slot, entry) };
-        self.set_resident(slot, true);
+        self.resident.insert(slot);
         slot
     }
 
     /// Books an unlinked slot out, to be emptied when no reader can hold its entry.
-    fn retire(&mut self, slot: SlotId, weight: u64, guard: &Guard) {
-        self.set_resident(slot, false);
+    #[inline]
+    fn retire(&mut self, slot: SlotId, guard: &Guard) {
+        self.resident.remove(slot);
+        // SAFETY: it was resident until now, so it is filled (the table's invariant 2), and it stays so
+        // while we are behind the writer's lock: it is not even in the line yet.
+        let weight = unsafe { self.hot.slab.get(slot) }.meta.weight();
         self.line.push_back(slot);
         let line_weight = self.hot.rest.line_weight.load(Relaxed) + weight;
         self.hot.rest.line_weight.store(line_weight, Relaxed);
@@ -294,6 +295,7 @@ impl<K: Send + Sync + 'static, V: Send + Sync + 'static> HotWriter<K, V> {
     }
 
     /// Defers the word that all that is retired now is out of reach.
+    #[cold]
     fn announce(&mut self, guard: &Guard) {
         assert_ours(guard);
         self.announced = self.left + self.line.len() as u64;
@@ -335,6 +337,7 @@ impl<K: Send + Sync + 'static, V: Send + Sync + 'static> HotWriter<K, V> {
     }
 
     /// A vacant slot, whose memory is there.
+    #[inline]
     fn take_vacant(&mut self) -> SlotId {
         if self.free.is_empty() {
             mem::swap(&mut self.free, &mut self.hot.rest.freed.lock());
@@ -342,22 +345,15 @@ impl<K: Send + Sync + 'static, V: Send + Sync + 'static> HotWriter<K, V> {
         self.free.pop().unwrap_or_else(|| self.take_fresh())
     }
 
+    #[cold]
     fn take_fresh(&mut self) -> SlotId {
-        let slot = SlotId(self.fresh);
-        assert!(slot <= Slab::<Entry<K, V>>::LAST, "a stripe holds at most 2^32 entries");
-        self.fresh += 1;
-        if self.resident.len() * 64 < self.fresh as usize {
-            self.resident.push(0);
-        }
+        let slot = self.fresh;
+        assert!(slot <= SlotId::LAST, "a stripe holds at most 2^30 entries");
+        self.fresh = slot.next();
+        self.resident.reserve(slot);
         let grown = self.hot.slab.reserve(slot);
         self.hot.rest.bytes.fetch_add(grown, Relaxed);
         slot
-    }
-
-    fn set_resident(&mut self, slot: SlotId, resident: bool) {
-        let (word, bit) = (&mut self.resident[slot.0 as usize / 64], 1 << (slot.0 % 64));
-        assert_eq!(*word & bit == 0, resident, "{slot:?} is in that state already");
-        *word ^= bit;
     }
 }
 
@@ -370,8 +366,9 @@ impl<K: Eq, V> HotWriter<K, V> {
         table.check(|slot| self.entry(slot).meta.hash);
         let mut linked: Vec<SlotId> = table.slots().collect();
         linked.sort_unstable();
-        let resident: Vec<SlotId> =
-            (0..self.fresh).map(SlotId).filter(|&slot| self.is_resident(slot)).collect();
+        let slots = std::iter::successors(Some(SlotId(0)), |slot| Some(slot.next()));
+        let used = slots.take_while(|&slot| slot < self.fresh);
+        let resident: Vec<SlotId> = used.filter(|&slot| self.is_resident(slot)).collect();
         assert_eq!(linked, resident, "linked and resident slots differ (invariant 1)");
         assert_eq!(linked.len(), self.len);
         for &slot in &linked {
@@ -386,7 +383,7 @@ impl<K: Eq, V> HotWriter<K, V> {
         known.sort_unstable();
         known.dedup();
         assert_eq!(known.len(), count, "a slot is in two places (invariant 2)");
-        assert!(known.last().is_none_or(|slot| slot.0 < self.fresh));
+        assert!(known.last().is_none_or(|&slot| slot < self.fresh));
         let weights = self.line.iter().map(|&slot| {
             // SAFETY: retired and not handed over, so still filled (the table's invariant 2); the
             // writer is borrowed, so it stays so.
@@ -408,7 +405,7 @@ impl<K, V> Drop for HotWriter<K, V> {
 impl<K, V> fmt::Debug for HotWriter<K, V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let HotWriter { len, fresh, left, announced, .. } = self;
-        write!(f, "HotWriter {{ len: {len}, fresh: {fresh}, left: {left}, announced: {announced}, .. }}")
+        write!(f, "HotWriter {{ len: {len}, fresh: {fresh:?}, left: {left}, announced: {announced}, .. }}")
     }
 }
 
