@@ -59,7 +59,8 @@ fn one_fault_costs_no_truth() {
     thread::scope(|scope| (0..threads).for_each(|_| _ = scope.spawn(one_thread)));
     let (done, hits) = (runs.len(), hits.into_inner());
     println!("{done} runs, {hits} met their fault, the slowest took {} ms", slowest_ms.into_inner());
-    assert!(hits > done / 4, "{hits} of {done} runs met their fault");
+    // Few sequences rename or create two hundred files.
+    assert!(hits > done / 8, "{hits} of {done} runs met their fault");
 }
 
 /// Runs operations on a disk with one fault; whether the fault was met.
@@ -81,7 +82,12 @@ fn run(operation: Operation, n: u64, (errno, half): (i32, bool)) -> bool {
     let mut run = Run::new(disk, demands, move |disk| {
         tiny(&disk.dir()).ram_entries(8).stripes(2).durability(durability).write_behind(write_behind)
     });
-    for _ in 0..OPS {
+    // For the later of them more, until it has been met.
+    let most = OPS.max(5 * n);
+    for done in 0..most {
+        if done >= OPS && faults.has_failed() {
+            break;
+        }
         let op = Op::decode((random.next() as u32).to_le_bytes());
         // A disk that is copied is well again, so the sudden end comes last.
         if op != Op::DropAndReopen {
