@@ -349,8 +349,8 @@ impl<K: Key, V: Value> Builder<K, V> {
         self
     }
 
-    /// What survives a stop without a close. Default [`Durability::ProcessCrash`];
-    /// [`Durability::PowerLoss`] is not supported yet.
+    /// What survives a stop without a close, and what an invalidation costs for it. Default
+    /// [`Durability::ProcessCrash`].
     ///
     /// # Examples
     ///

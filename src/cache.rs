@@ -12,7 +12,7 @@ use crate::{
     error::Error,
     hash::KeyHash,
     io::Io,
-    location::Location,
+    location::{JournalEnd, Location},
     options::Options,
     shard::{
         Found, Loan,
@@ -104,8 +104,8 @@ impl<K: Key, V: Value> Cache<K, V> {
     /// Copies every entry that is only in RAM to disk, whatever admission would say, and waits
     /// until that is written. In RAM alone it does nothing.
     ///
-    /// What was stored before the call survives the end of the process, as the durability says,
-    /// until it is overwritten or reclaimed. Entries too large for the log, refused by the user's
+    /// What was stored before the call survives the end of the process or the machine, as the durability
+    /// says, until it is overwritten or reclaimed. Entries too large for the log, refused by the user's
     /// filter or about to expire are not copied.
     ///
     /// # Errors
@@ -422,7 +422,7 @@ impl<K: Key, V: Value> Cache<K, V> {
         let mut loan = Loan::None;
         if shard.may_promote(hash, location) && !self.tiers.budget.is_overloaded() {
             // A copy that outlasts the entry would be a hit again when the entry has expired.
-            let is_ready = !outlasts || self.tiers.invalidate(&shard, hash).is_ok();
+            let is_ready = !outlasts || self.tiers.invalidate(&mut shard, hash).is_ok();
             if is_ready && let Some(entry) = entry.take() {
                 if outlasts {
                     shard.forget_copies(hash);
@@ -445,7 +445,8 @@ impl<K: Key, V: Value> Cache<K, V> {
     /// Stores `value` under `key`, in place of whatever was there, for the default time to live.
     ///
     /// Costs one allocation-free step in RAM; if a copy of the key is on disk, also a write of 32
-    /// bytes to the journal. Where entries leave RAM faster than the disk takes them, it waits
+    /// bytes to the journal, and with [`Durability::PowerLoss`](crate::Durability::PowerLoss) the wait until
+    /// that is synced. Where entries leave RAM faster than the disk takes them, it waits
     /// ([`Overload`](crate::Overload)). The value reaches the disk when it leaves RAM, by
     /// write-behind, at [`flush`](Cache::flush) or at [`close`](Cache::close).
     ///
@@ -518,13 +519,27 @@ impl<K: Key, V: Value> Cache<K, V> {
         Q: KeyBytes + ?Sized,
     {
         let hash = self.tiers.hash(key)?;
+        let (was_there, journaled) = self.take_out(hash, key)?;
+        // No lock and no epoch is held any more.
+        self.tiers.commit(journaled)?;
+        Ok(was_there)
+    }
+
+    /// The walk of a remove: journal, take it out of both tiers. Whether it was there, and what to wait
+    /// for before that is said.
+    fn take_out<Q>(&self, hash: KeyHash, key: &Q) -> Result<(bool, JournalEnd), Error>
+    where
+        K: Borrow<Q>,
+        Q: KeyBytes + ?Sized,
+    {
         let guard = &epoch::pin();
         let mut shard = self.tiers.shard(hash, guard);
         if shard.is_closed() {
             return Err(Error::Closed);
         }
         let dead_loads = shard.kill_loads(hash);
-        let durable = self.tiers.invalidate(&shard, hash);
+        let durable = self.tiers.invalidate(&mut shard, hash);
+        let journaled = shard.journaled();
         let on_disk = shard.location(hash);
         let was_in_ram = shard.remove(hash, key);
         drop(shard);
@@ -534,7 +549,7 @@ impl<K: Key, V: Value> Cache<K, V> {
         if was_there {
             self.tiers.shard(hash, guard).counts().removes += 1;
         }
-        durable.map(|()| was_there)
+        durable.map(|()| (was_there, journaled))
     }
 
     /// Removes everything, in both tiers. All of it or, after a crash before it has returned, all
@@ -587,11 +602,14 @@ impl<K: Key, V: Value> Cache<K, V> {
         let stored = self.put_in_ram(Arrival { entry, times: self.tiers.expiry.times(ttl) }, load);
         // No lock and no epoch is held any more.
         self.tiers.wait_for_disk();
-        stored
+        let (stored, journaled) = stored?;
+        self.tiers.commit(journaled)?;
+        Ok(stored)
     }
 
-    /// One step under the stripe's lock: is the load alive, journal, insert.
-    fn put_in_ram(&self, arrival: Arrival<K, V>, load: Option<LoadId>) -> Result<bool, Error> {
+    /// One step under the stripe's lock: is the load alive, journal, insert. Whether it was stored, and
+    /// what to wait for before that is said.
+    fn put_in_ram(&self, arrival: Arrival<K, V>, load: Option<LoadId>) -> Result<(bool, JournalEnd), Error> {
         let hash = arrival.entry.meta.hash;
         let guard = epoch::pin();
         let stripe = self.tiers.stripe(hash);
@@ -608,10 +626,11 @@ impl<K: Key, V: Value> Cache<K, V> {
             Some(_) => {
                 shard.counts().loads_overtaken += 1;
                 drop(shard);
-                return Ok(false);
+                return Ok((false, JournalEnd::START));
             }
         };
-        let durable = self.tiers.invalidate(&shard, hash);
+        let durable = self.tiers.invalidate(&mut shard, hash);
+        let journaled = shard.journaled();
         let gone = shard.take_gone();
         let loan = shard.insert(arrival);
         drop(shard);
@@ -619,7 +638,7 @@ impl<K: Key, V: Value> Cache<K, V> {
         drop(gone);
         self.tiers.honour(loan);
         stripe.collect_now(guard);
-        durable.map(|()| true)
+        durable.map(|()| (true, journaled))
     }
 
     /// The key's hash, if it is one that the log can hold.

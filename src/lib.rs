@@ -10,7 +10,7 @@
 //!
 //! - No look-up returns a value whose overwrite, removal, clear or expiry was acknowledged before
 //!   that look-up began: under concurrency, with full queues, failed writes, after a close, after
-//!   a SIGKILL, over any number of reopens.
+//!   a SIGKILL or a loss of power, over any number of reopens.
 //! - No look-up returns bytes that differ from what was stored.
 //! - Trouble with the disk never stops the RAM tier. Look-ups answer it with a miss and a counter.
 //!   Changes return a `Result`; if an invalidation can neither be recorded nor the old copy be
@@ -88,7 +88,12 @@ pub use stats::{Recovery, Start, Stats};
 #[cfg(feature = "testing")]
 #[doc(hidden)]
 pub mod testing {
-    pub use crate::io::{Io, IoFile, Map, OpenMode, fault::FaultDisk, memory::MemoryDisk};
+    pub use crate::io::{
+        Io, IoFile, Map, OpenMode,
+        fault::{FaultDisk, Operation},
+        memory::MemoryDisk,
+        recorder::{RecorderDisk, Replay, Step},
+    };
     pub use crate::log::parse::{parse_journal, parse_segment, parse_snapshot, parse_state};
 }
 

@@ -6,7 +6,7 @@ use crate::{
     budget::Plan,
     error::Error,
     location::Location,
-    options::{Durability, KIB, MIB, Options, Overload, RamBudget, WriteBehind},
+    options::{KIB, MIB, Options, Overload, RamBudget, WriteBehind},
 };
 
 /// Stripes for each core: enough that two threads seldom meet at one.
@@ -49,9 +49,6 @@ pub(crate) struct DiskLimits {
 impl Limits {
     /// Checks every option against the limits documented at its method.
     pub(crate) fn of<K, V>(options: &Options<K, V>) -> Result<Limits, Error> {
-        if options.durability == Durability::PowerLoss {
-            return Err(Error::Unsupported { what: "Durability::PowerLoss" });
-        }
         check("index_share", options.index_percent, 1, 90)?;
         check("reinsertion", options.reinserted_percent, 0, 75)?;
         if let WriteBehind::After(interval) = options.write_behind {

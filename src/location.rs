@@ -98,6 +98,18 @@ impl Seq {
     pub(crate) const MAX: Seq = Seq(u64::MAX >> 1);
 }
 
+/// How far the journal has come in this run: so many entries. What a stripe has journaled last, an
+/// acknowledgement that must outlive the machine waits for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct JournalEnd(pub(crate) u64);
+
+impl JournalEnd {
+    /// Before the first entry: there is nothing to wait for.
+    pub(crate) const START: JournalEnd = JournalEnd(0);
+    /// Behind every entry there can be.
+    pub(crate) const MAX: JournalEnd = JournalEnd(u64::MAX);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

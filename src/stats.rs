@@ -76,6 +76,10 @@ pub struct Stats {
     pub reinsertions: u64,
     /// Records written to the invalidation journal.
     pub journal_records: u64,
+    /// Syncs of the journal before acknowledgements; with `Durability::PowerLoss` only. One is for all
+    /// operations that wait at that moment, so there are fewer than `journal_records` where several
+    /// threads change entries.
+    pub journal_syncs: u64,
     /// Bytes of records written.
     pub record_bytes_written: u64,
     /// Of these, bytes of records written again when their segment was reclaimed.
@@ -202,6 +206,7 @@ impl Stats {
     fn add_log(&mut self, log: &log::Log) {
         let counters = log.counters();
         self.journal_records = counters.journal_records.load(Relaxed);
+        self.journal_syncs = counters.journal_syncs.load(Relaxed);
         self.record_bytes_written = counters.data_bytes.load(Relaxed);
         self.footer_bytes_written = counters.footer_bytes.load(Relaxed);
         self.journal_bytes_written = counters.journal_bytes.load(Relaxed);
@@ -270,10 +275,10 @@ pub enum Start {
     New,
     /// Warm, after a clean close.
     Clean,
-    /// Warm, after the end of a process that did not close it.
+    /// Warm, after the end of a process that did not close it, or of the machine that it ran on.
     Recovered,
-    /// Cold: it was not closed, and the machine has rebooted since, or the directory is a copy, or
-    /// its durability keeps nothing.
+    /// Cold: it was not closed, and the machine has rebooted since, or the directory is a copy, and
+    /// its durability does not outlive that.
     Unclean,
     /// Cold: the directory was written with other codecs or another schema version.
     Mismatch,

@@ -16,7 +16,7 @@ use crate::{
     codec::{Key, KeyBytes, Value},
     error::Error,
     hash::KeyHash,
-    location::Location,
+    location::{JournalEnd, Location},
     log::{Log, Read, SnapshotReader},
     look_ups::LookUps,
     options::{DiskFilter, Weigher, WriteBehind},
@@ -224,7 +224,10 @@ impl<K: Key, V: Value> Tiers<K, V> {
     /// invalidation is journaled before the index forgets it (R6).
     fn forget_unreadable(&self, log: &Log, hash: KeyHash, location: Location, guard: &Guard) {
         let mut shard = self.shard(hash, guard);
-        if shard.is_at(hash, location) && log.invalidate(hash).is_ok() {
+        if shard.is_at(hash, location)
+            && let Ok(end) = log.invalidate(hash)
+        {
+            shard.note_journaled(end);
             shard.forget(hash, location);
             shard.counts().read_failures += 1;
         }
@@ -272,11 +275,24 @@ impl<K: Key, V: Value> Tiers<K, V> {
     /// Journals that what is on disk of this hash is void, if anything may be (R3). The caller
     /// holds the hash's stripe, as the shard shows, and forgets it then.
     #[inline]
-    pub(crate) fn invalidate(&self, shard: &Shard<'_, K, V>, hash: KeyHash) -> Result<(), Error> {
+    pub(crate) fn invalidate(&self, shard: &mut Shard<'_, K, V>, hash: KeyHash) -> Result<(), Error> {
         match &self.log {
             None => Ok(()),
-            Some(log) if shard.may_be_on_disk(hash) => log.invalidate(hash),
+            Some(log) if shard.may_be_on_disk(hash) => {
+                shard.note_journaled(log.invalidate(hash)?);
+                Ok(())
+            }
             Some(log) => log.ensure_durable(),
+        }
+    }
+
+    /// Waits until the journal is durable up to `end`, if the durability asks for that. Comes before
+    /// an acknowledgement. No lock and no epoch is held, since it may take as long as the disk does.
+    #[inline]
+    pub(crate) fn commit(&self, end: JournalEnd) -> Result<(), Error> {
+        match &self.log {
+            Some(log) if end > JournalEnd::START => log.commit(end),
+            _ => Ok(()),
         }
     }
 

@@ -34,12 +34,12 @@ impl Clock {
     }
 
     /// Starts at the wall clock, but not before `floor_ms`, the last time known from an earlier
-    /// boot. `false` if the wall clock is behind it: then nobody knows how long the machine was
-    /// off, and no deadline from before it can be trusted.
-    pub(crate) fn not_before(io: Arc<dyn Io>, floor_ms: u64) -> (Clock, bool) {
+    /// boot, and the `slack_ms` that it may have gone on for. `false` if the wall clock is behind that
+    /// time: then nobody knows how long the machine was off, and no deadline from before it can be trusted.
+    pub(crate) fn not_before(io: Arc<dyn Io>, floor_ms: u64, slack_ms: u64) -> (Clock, bool) {
         let mut clock = Clock::new(io);
         let trusted = clock.anchor.cache_ms >= floor_ms;
-        clock.anchor.cache_ms = clock.anchor.cache_ms.max(floor_ms);
+        clock.anchor.cache_ms = clock.anchor.cache_ms.max(floor_ms.saturating_add(slack_ms));
         (clock, trusted)
     }
 
@@ -91,9 +91,11 @@ mod tests {
     fn a_new_boot_never_goes_back() {
         let disk = Arc::new(FaultDisk::new());
         disk.set_wall_time(Some(Duration::from_secs(1_000)));
-        let (clock, trusted) = Clock::not_before(disk.clone(), 2_000_000);
+        let (clock, trusted) = Clock::not_before(disk.clone(), 2_000_000, 0);
         assert!(!trusted && (2_000_000..2_001_000).contains(&clock.now_ms()));
-        let (clock, trusted) = Clock::not_before(disk, 900_000);
+        let (clock, trusted) = Clock::not_before(disk.clone(), 900_000, 90_000);
         assert!(trusted && (1_000_000..1_001_000).contains(&clock.now_ms()));
+        let (clock, trusted) = Clock::not_before(disk, 900_000, 200_000);
+        assert!(trusted && (1_100_000..1_101_000).contains(&clock.now_ms()), "it may have been so late");
     }
 }

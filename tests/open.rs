@@ -16,9 +16,7 @@ use common::{
     TempDir, TestCache, contents, fault_disk, roomy, tiny,
     value::{value, version},
 };
-use embercache::{
-    Builder, Cache, Durability, Error, GIB, KIB, MIB, OnMismatch, ReadMode, Start, WriteBehind,
-};
+use embercache::{Builder, Cache, Error, GIB, KIB, MIB, OnMismatch, ReadMode, Start, WriteBehind};
 use xxhash_rust::xxh3::xxh3_64;
 
 type TestBuilder = Builder<u64, Vec<u8>>;
@@ -80,14 +78,6 @@ fn ram_alone_needs_less() {
     let cache = open(64 * KIB).unwrap();
     cache.insert(1, value(1, 1, 100)).unwrap();
     assert_eq!(cache.get(&1), Some(value(1, 1, 100)));
-}
-
-#[test]
-fn power_loss_is_not_promised() {
-    let dir = TempDir::new();
-    let refused = tiny(&dir.cache()).durability(Durability::PowerLoss).open();
-    assert!(matches!(refused, Err(Error::Unsupported { .. })), "{:?}", refused.err());
-    assert!(!dir.cache().exists());
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! What the fuzz targets share.
 
 pub mod allocation;
+#[path = "../../tests/common/model.rs"]
+mod checked;
 pub mod model;
 #[path = "../../tests/common/ops.rs"]
 mod ops;

@@ -1,19 +1,69 @@
-//! A disk that fails on demand, for tests: the real one behind switches.
+//! A disk that fails on demand, for tests: the real one, or another, behind switches.
 
 use std::{
+    collections::BTreeMap,
     io::{self, ErrorKind},
     path::Path,
     sync::Arc,
+    thread,
     time::Duration,
 };
 
 use super::{Disk, Io, IoFile, Map, OpenMode};
 use crate::sync::{AtomicBool, AtomicU64, Mutex, Ordering::Relaxed};
 
-/// A `Disk` that any thread can make fail, and whose boot and clocks a test sets.
-#[derive(Clone, Debug, Default)]
+/// A disk that any thread can make fail, and whose boot and clocks a test sets.
+#[derive(Clone, Debug)]
 pub struct FaultDisk {
+    disk: Arc<dyn Io>,
     faults: Arc<Faults>,
+}
+
+/// Something that is asked of a disk and can fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Operation {
+    /// To open a file that is there.
+    Open,
+    /// To create a file.
+    Create,
+    /// To read.
+    Read,
+    /// To write.
+    Write,
+    /// To reserve room.
+    Allocate,
+    /// To cut a file.
+    SetLen,
+    /// To sync a file.
+    Sync,
+    /// To sync the directory.
+    SyncDir,
+    /// To rename a file.
+    Rename,
+    /// To remove a file.
+    Unlink,
+}
+
+impl Operation {
+    /// Every one.
+    pub const ALL: [Operation; 10] = [
+        Operation::Open,
+        Operation::Create,
+        Operation::Read,
+        Operation::Write,
+        Operation::Allocate,
+        Operation::SetLen,
+        Operation::Sync,
+        Operation::SyncDir,
+        Operation::Rename,
+        Operation::Unlink,
+    ];
+}
+
+impl Default for FaultDisk {
+    fn default() -> FaultDisk {
+        FaultDisk::over(Arc::new(Disk))
+    }
 }
 
 /// The switches. Counters and flags are Relaxed: a test that needs an order makes one.
@@ -21,7 +71,8 @@ pub struct FaultDisk {
 struct Faults {
     writes: Mutex<Writes>,
     fail_reads: Mutex<Option<ErrorKind>>,
-    fail_sync: Mutex<Option<ErrorKind>>,
+    /// Which files, by the beginning of their names, and how.
+    fail_sync: Mutex<Option<(&'static str, ErrorKind)>>,
     fail_unlink: Mutex<Option<ErrorKind>>,
     fail_rename: Mutex<Option<ErrorKind>>,
     fail_map: AtomicBool,
@@ -30,8 +81,19 @@ struct Faults {
     advanced: Mutex<Duration>,
     wall_time: Mutex<Option<Duration>>,
     reads: AtomicU64,
-    syncs: AtomicU64,
+    /// By the file's name; the directory's is empty.
+    syncs: Mutex<BTreeMap<String, u64>>,
+    sync_takes: Mutex<Duration>,
     unlinks: AtomicU64,
+    nth: Mutex<Nth>,
+}
+
+/// One fault at the nth of one operation.
+#[derive(Debug, Default)]
+struct Nth {
+    done: BTreeMap<Operation, u64>,
+    /// The operation, which of them, the errno, and whether half is done.
+    fails: Option<(Operation, u64, i32, bool)>,
 }
 
 #[derive(Debug, Default)]
@@ -43,9 +105,25 @@ struct Writes {
 }
 
 impl FaultDisk {
-    /// A disk without faults.
+    /// The real disk, without faults so far.
     pub fn new() -> FaultDisk {
         FaultDisk::default()
+    }
+
+    /// Another disk, without faults so far.
+    pub fn over(disk: Arc<dyn Io>) -> FaultDisk {
+        FaultDisk { disk, faults: Arc::default() }
+    }
+
+    /// Fails the `n`th of these from now on, once; the next is the first. `half`: of a write, the first
+    /// half of the bytes is on disk. In place of one set earlier.
+    pub fn fail_nth(&self, operation: Operation, n: u64, errno: i32, half: bool) {
+        *self.faults.nth.lock() = Nth { done: BTreeMap::new(), fails: Some((operation, n, errno, half)) };
+    }
+
+    /// Whether what `fail_nth` set has happened.
+    pub fn has_failed(&self) -> bool {
+        self.faults.nth.lock().fails.is_none()
     }
 
     /// Fails every write, allocation, change of length and creation from now on; `None` heals.
@@ -70,7 +148,17 @@ impl FaultDisk {
 
     /// Fails every sync of a file or directory.
     pub fn fail_sync(&self, kind: Option<ErrorKind>) {
-        *self.faults.fail_sync.lock() = kind;
+        *self.faults.fail_sync.lock() = kind.map(|kind| ("", kind));
+    }
+
+    /// Fails every sync of a file whose name begins so.
+    pub fn fail_syncs_of(&self, prefix: &'static str, kind: ErrorKind) {
+        *self.faults.fail_sync.lock() = Some((prefix, kind));
+    }
+
+    /// How long a sync takes beyond what the disk takes.
+    pub fn slow_syncs(&self, by: Duration) {
+        *self.faults.sync_takes.lock() = by;
     }
 
     /// Fails every unlink.
@@ -120,7 +208,12 @@ impl FaultDisk {
 
     /// Syncs of files and directories so far.
     pub fn syncs(&self) -> u64 {
-        self.faults.syncs.load(Relaxed)
+        self.faults.syncs.lock().values().sum()
+    }
+
+    /// Of each file, by its name.
+    pub fn syncs_by_name(&self) -> BTreeMap<String, u64> {
+        self.faults.syncs.lock().clone()
     }
 
     /// Unlinks so far.
@@ -154,10 +247,33 @@ impl Faults {
     }
 
     /// Counts a sync. Whether it is to be done.
-    fn sync(&self) -> io::Result<bool> {
-        self.syncs.fetch_add(1, Relaxed);
-        fail(&self.fail_sync)?;
+    fn sync(&self, name: &str) -> io::Result<bool> {
+        *self.syncs.lock().entry(name.to_owned()).or_default() += 1;
+        thread::sleep(*self.sync_takes.lock());
+        match *self.fail_sync.lock() {
+            Some((prefix, kind)) if name.starts_with(prefix) => return Err(kind.into()),
+            _ => {}
+        }
         Ok(!self.skip_syncs.load(Relaxed))
+    }
+
+    /// Counts an operation. The error that it is to end in, and whether half of it happens before.
+    fn nth(&self, operation: Operation) -> Result<(), (io::Error, bool)> {
+        let mut nth = self.nth.lock();
+        let done = nth.done.entry(operation).or_default();
+        *done += 1;
+        let done = *done;
+        match nth.fails {
+            Some((of, n, errno, half)) if of == operation && n == done => {
+                nth.fails = None;
+                Err((io::Error::from_raw_os_error(errno), half))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn whole_nth(&self, operation: Operation) -> io::Result<()> {
+        self.nth(operation).map_err(|(error, _)| error)
     }
 }
 
@@ -172,55 +288,64 @@ impl Io for FaultDisk {
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn IoFile>> {
         if mode == OpenMode::CreateNew {
             self.faults.whole_write()?;
+            self.faults.whole_nth(Operation::Create)?;
+        } else {
+            self.faults.whole_nth(Operation::Open)?;
         }
-        Ok(Arc::new(FaultFile { file: Disk.open(path, mode)?, faults: Arc::clone(&self.faults) }))
+        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        let file = self.disk.open(path, mode)?;
+        Ok(Arc::new(FaultFile { file, name, faults: Arc::clone(&self.faults) }))
     }
 
     fn create_dir(&self, path: &Path) -> io::Result<()> {
-        Disk.create_dir(path)
+        self.disk.create_dir(path)
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
-        Disk.list(dir)
+        self.disk.list(dir)
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         fail(&self.faults.fail_rename)?;
-        Disk.rename(from, to)
+        self.faults.whole_nth(Operation::Rename)?;
+        self.disk.rename(from, to)
     }
 
     fn unlink(&self, path: &Path) -> io::Result<()> {
         self.faults.unlinks.fetch_add(1, Relaxed);
         fail(&self.faults.fail_unlink)?;
-        Disk.unlink(path)
+        self.faults.whole_nth(Operation::Unlink)?;
+        self.disk.unlink(path)
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        if self.faults.sync()? { Disk.sync_dir(dir) } else { Ok(()) }
+        self.faults.whole_nth(Operation::SyncDir)?;
+        if self.faults.sync("")? { self.disk.sync_dir(dir) } else { Ok(()) }
     }
 
     fn boot_id(&self) -> Option<[u8; 16]> {
-        self.faults.boot_id.lock().or_else(|| Disk.boot_id())
+        self.faults.boot_id.lock().or_else(|| self.disk.boot_id())
     }
 
     fn boot_time(&self) -> Duration {
-        Disk.boot_time() + *self.faults.advanced.lock()
+        self.disk.boot_time() + *self.faults.advanced.lock()
     }
 
     fn wall_time(&self) -> Duration {
-        self.faults.wall_time.lock().unwrap_or_else(|| Disk.wall_time())
+        self.faults.wall_time.lock().unwrap_or_else(|| self.disk.wall_time())
     }
 }
 
 #[derive(Debug)]
 struct FaultFile {
     file: Arc<dyn IoFile>,
+    name: String,
     faults: Arc<Faults>,
 }
 
 impl IoFile for FaultFile {
     fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        match self.faults.write() {
+        match self.faults.write().and_then(|()| self.faults.nth(Operation::Write)) {
             Ok(()) => self.file.write_all_at(bytes, offset),
             Err((error, torn)) => {
                 if torn {
@@ -234,16 +359,19 @@ impl IoFile for FaultFile {
     fn read_exact_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<()> {
         self.faults.reads.fetch_add(1, Relaxed);
         fail(&self.faults.fail_reads)?;
+        self.faults.whole_nth(Operation::Read)?;
         self.file.read_exact_at(bytes, offset)
     }
 
     fn allocate(&self, len: u64) -> io::Result<()> {
         self.faults.whole_write()?;
+        self.faults.whole_nth(Operation::Allocate)?;
         self.file.allocate(len)
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
         self.faults.whole_write()?;
+        self.faults.whole_nth(Operation::SetLen)?;
         self.file.set_len(len)
     }
 
@@ -252,7 +380,8 @@ impl IoFile for FaultFile {
     }
 
     fn sync(&self) -> io::Result<()> {
-        if self.faults.sync()? { self.file.sync() } else { Ok(()) }
+        self.faults.whole_nth(Operation::Sync)?;
+        if self.faults.sync(&self.name)? { self.file.sync() } else { Ok(()) }
     }
 
     fn map(&self, len: usize) -> io::Result<Map> {

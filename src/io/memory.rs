@@ -25,6 +25,7 @@ struct Files {
     names: BTreeMap<PathBuf, Arc<MemoryFile>>,
     next_inode: u64,
     time: Duration,
+    boots: u64,
     keeps_segments: bool,
 }
 
@@ -52,13 +53,44 @@ impl MemoryDisk {
             (path.clone(), Arc::new(copy))
         };
         let names = files.names.iter().map(copy).collect();
-        let (next_inode, time, keeps_segments) = (files.next_inode, files.time, files.keeps_segments);
-        MemoryDisk { files: Arc::new(Mutex::new(Files { names, next_inode, time, keeps_segments })) }
+        MemoryDisk { files: Arc::new(Mutex::new(Files { names, ..*files })) }
+    }
+
+    /// Another disk with these names, inodes and bytes in place of its own.
+    pub(super) fn with_files(&self, files: impl IntoIterator<Item = (PathBuf, u64, Vec<u8>)>) -> MemoryDisk {
+        let own = self.files.lock();
+        let mut next_inode = own.next_inode;
+        let file = |(path, inode, bytes): (PathBuf, u64, Vec<u8>)| {
+            next_inode = next_inode.max(inode);
+            let file = MemoryFile { inode, bytes: Mutex::new(bytes), is_locked: AtomicBool::new(false) };
+            (path, Arc::new(file))
+        };
+        let names = files.into_iter().map(file).collect();
+        MemoryDisk { files: Arc::new(Mutex::new(Files { names, next_inode, ..*own })) }
+    }
+
+    /// Every file's name, inode and bytes.
+    pub(super) fn inodes(&self) -> Vec<(PathBuf, u64, Vec<u8>)> {
+        let files = self.files.lock();
+        let copy = |(path, file): (&PathBuf, &Arc<MemoryFile>)| {
+            (path.clone(), file.inode, file.bytes.lock().clone())
+        };
+        files.names.iter().map(copy).collect()
+    }
+
+    /// Is another boot of the machine from now on.
+    pub fn reboot(&self) {
+        self.files.lock().boots += 1;
     }
 
     /// Moves the clock on; it stands still otherwise.
     pub fn advance_clock(&self, by: Duration) {
         self.files.lock().time += by;
+    }
+
+    /// Sets the clock.
+    pub fn set_clock(&self, time: Duration) {
+        self.files.lock().time = time;
     }
 
     /// Whether to refuse to unlink segments.
@@ -144,7 +176,8 @@ impl Io for MemoryDisk {
     }
 
     fn boot_id(&self) -> Option<[u8; 16]> {
-        Some(*b"a boot in memory")
+        let boots = self.files.lock().boots;
+        Some((u128::from_be_bytes(*b"a boot in memory") + u128::from(boots)).to_be_bytes())
     }
 
     fn boot_time(&self) -> Duration {

@@ -9,6 +9,8 @@ pub(crate) mod fs;
 pub(crate) mod map;
 #[cfg(any(test, feature = "testing"))]
 pub(crate) mod memory;
+#[cfg(any(test, feature = "testing"))]
+pub(crate) mod recorder;
 
 pub(crate) use fs::Disk;
 pub use map::Map;

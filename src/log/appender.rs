@@ -35,6 +35,8 @@ const SEQ_SPAN_MAX: u64 = 1 << 31;
 ///    on disk, the rest those in the batch.
 /// 3. A batch that failed is dead on disk before `write` returns (R6), unless it returns
 ///    [`Error::NotDurable`].
+/// 4. Where the log has to outlive the machine, a trailer is written over synced records only: to
+///    believe it is to believe them.
 #[derive(Debug)]
 pub(crate) struct Appender {
     log: Arc<Log>,
@@ -178,6 +180,7 @@ impl Appender {
             Ok(()) => {
                 active.end += self.batch.len() as u32;
                 active.segment.publish(active.end);
+                active.segment.synced.store(false, Relaxed);
                 self.log.counters.data_bytes.fetch_add(self.batch.len() as u64, Relaxed);
                 self.footer_written = self.footer.len();
                 self.empty_batch();
@@ -211,6 +214,20 @@ impl Appender {
         sealed
     }
 
+    /// Forgets the active segment if it is this one, which is dead.
+    ///
+    /// # Panics
+    ///
+    /// If the batch is not empty.
+    pub(crate) fn forsake(&mut self, segment: SegmentId) {
+        assert!(self.batch.is_empty(), "write the batch before giving its segment up");
+        if self.active.as_ref().is_some_and(|active| active.segment.id() == segment) {
+            self.active = None;
+            self.footer.clear();
+            self.footer_written = 0;
+        }
+    }
+
     /// Seals the active segment and starts the next.
     ///
     /// # Panics
@@ -231,7 +248,8 @@ impl Appender {
     fn finish(&self, active: &Active, footer: &[u8]) -> Result<(), Error> {
         let segment::SegmentHeader { base_seq, salt, id, .. } = active.segment.header;
         let trailer = Trailer::of(footer, base_seq, active.end, salt);
-        let result = write_footer(&*active.file, footer, &trailer, salt);
+        let synced = self.log.sync_records(&active.segment, &*active.file);
+        let result = synced.and_then(|()| write_footer(&*active.file, footer, &trailer, salt));
         let sealed = match &result {
             Ok(file_bytes) => {
                 let written = file_bytes - u64::from(active.end);
@@ -258,6 +276,7 @@ impl Appender {
                 )
             }
         };
+        sealed.sync_failed.store(active.segment.sync_failed.load(Relaxed), Relaxed);
         self.log.replace_segment(sealed);
         result.map(drop).map_err(|error| self.failed("sealing", id, error))
     }
@@ -272,8 +291,9 @@ impl Appender {
         let cut = active.file.set_len(u64::from(end)).and_then(|()| active.file.file_len());
         let error = self.failed("writing", id, error);
         let dead = match cut {
-            Ok(len) if len == u64::from(end) => Ok(()),
-            _ => self.log.record(Event::TailDead(id, end)).map(drop),
+            // The cut alone would be undone by a loss of power.
+            Ok(len) if len == u64::from(end) && !self.log.outlives_power() => Ok(()),
+            _ => self.log.record_durably(Event::TailDead(id, end)).map(drop),
         };
         // What the segment holds from before is as good as ever, with a footer or without.
         let _ = self.seal();

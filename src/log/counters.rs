@@ -12,6 +12,8 @@ pub(crate) struct LogCounters {
     pub(crate) state_bytes: AtomicU64,
     /// Records of any kind appended to the journal.
     pub(crate) journal_records: AtomicU64,
+    /// Group commits.
+    pub(crate) journal_syncs: AtomicU64,
     /// Records that recovery left out since they had been invalidated.
     pub(crate) recovered_invalidated: AtomicU64,
     /// Records that recovery left out since they had expired.

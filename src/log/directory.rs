@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use super::layout::LOCK_TEXT;
+use super::layout::{LOCK_TEXT, is_zero};
 use crate::{
     error::Error,
     io::{Io, IoFile, OpenMode},
@@ -156,14 +156,20 @@ fn claim(io: &dyn Io, dir: &Path, lock: &dyn IoFile) -> Result<(), Error> {
     let len = lock.file_len().map_err(|error| failed("reading", &path, error))?;
     let mut text = vec![0; len.min(LOCK_TEXT.len() as u64) as usize];
     lock.read_exact_at(&mut text, 0).map_err(|error| failed("reading", &path, error))?;
-    if len == LOCK_TEXT.len() as u64 && text == LOCK_TEXT {
+    let is_whole = len == LOCK_TEXT.len() as u64 && text == LOCK_TEXT;
+    let names = io.list(dir).map_err(|error| failed("listing", dir, error))?;
+    if is_whole && names.len() > 1 {
         return Ok(());
     }
-    let names = io.list(dir).map_err(|error| failed("listing", dir, error))?;
-    if names.len() != 1 || text.len() as u64 != len || !LOCK_TEXT.starts_with(&text) {
+    // A loss of power may have kept the length and not the text.
+    let is_begun = LOCK_TEXT.starts_with(&text) || is_zero(&text);
+    if names.len() != 1 || text.len() as u64 != len || !is_begun {
         return Err(Error::NotACache { dir: dir.to_owned() });
     }
-    lock.write_all_at(LOCK_TEXT, 0).map_err(|error| failed("writing", &path, error))
+    // Durable before the directory has anything else: without it, nobody would know whose that is. So
+    // also where it is whole, but perhaps by a process that was killed before its sync.
+    let written = lock.write_all_at(LOCK_TEXT, 0).and_then(|()| lock.sync());
+    written.and_then(|()| io.sync_dir(dir)).map_err(|error| failed("writing", &path, error))
 }
 
 fn parse(name: &str) -> Option<Name> {

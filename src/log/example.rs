@@ -91,7 +91,7 @@ fn segment() {
 
 #[test]
 fn journal() {
-    let header = JournalHeader { number: 3, epoch: EPOCH, salt: SALT, first_seq: Seq(41) };
+    let header = JournalHeader { number: 3, epoch: EPOCH, salt: SALT, first_seq: Seq(41), is_synced: false };
     let mut bytes = header.encode().to_vec();
     let events =
         [Event::Invalidate(hash()), Event::SegmentDead(id(7)), Event::TailDead(id(8), 4096), Event::Barrier];

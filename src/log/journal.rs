@@ -11,7 +11,7 @@ use super::{
 use crate::{
     hash::KeyHash,
     io::{IoFile, OpenMode},
-    location::{SegmentId, Seq},
+    location::{JournalEnd, SegmentId, Seq},
     sync::Mutex,
 };
 
@@ -19,6 +19,7 @@ pub(crate) const HEADER_BYTES: usize = 64;
 pub(crate) const ENTRY_BYTES: usize = 32;
 /// Every journal file has this length from its creation on: a shorter one has lost something.
 pub(crate) const FILE_BYTES: usize = 1 << 20;
+const SYNCED: u8 = 1;
 
 const _: () = assert!((FILE_BYTES - HEADER_BYTES).is_multiple_of(ENTRY_BYTES));
 
@@ -86,6 +87,9 @@ pub(crate) struct JournalHeader {
     pub(crate) salt: u64,
     /// Every entry of the files before has a lower seq.
     pub(crate) first_seq: Seq,
+    /// Entries are acknowledged once they are synced. Of others a power loss may leave any, so zeros
+    /// between entries are entries that nobody was told of.
+    pub(crate) is_synced: bool,
 }
 
 impl JournalHeader {
@@ -93,6 +97,7 @@ impl JournalHeader {
         let mut bytes = [0; HEADER_BYTES];
         put(&mut bytes, 0, JOURNAL_MAGIC);
         put(&mut bytes, 8, JOURNAL_VERSION.to_le_bytes());
+        bytes[10] = if self.is_synced { SYNCED } else { 0 };
         put(&mut bytes, 12, self.number.to_le_bytes());
         put(&mut bytes, 16, self.epoch.to_le_bytes());
         put(&mut bytes, 24, self.salt.to_le_bytes());
@@ -104,11 +109,13 @@ impl JournalHeader {
     pub(crate) fn decode(bytes: &[u8; HEADER_BYTES]) -> Option<JournalHeader> {
         let known =
             bytes[..8] == JOURNAL_MAGIC && u16_at(bytes, 8) == JOURNAL_VERSION && is_checked(bytes, 0);
+        let known = known && bytes[10] & !SYNCED == 0;
         known.then_some(JournalHeader {
             number: u32_at(bytes, 12),
             epoch: u64_at(bytes, 16),
             salt: u64_at(bytes, 24),
             first_seq: Seq(u64_at(bytes, 32)),
+            is_synced: bytes[10] & SYNCED != 0,
         })
     }
 }
@@ -121,16 +128,19 @@ impl JournalHeader {
 ///    new file is written and before an old file is unlinked.
 /// 2. Entries lie without a gap: a slot is used again until its write has succeeded.
 /// 3. A file is never appended to by another run than the one that created it.
+/// 4. If `is_synced`: a new file, its name and STATE's word of it are durable before its first entry
+///    is written, and the entries of the file before are.
 #[derive(Debug)]
 pub(crate) struct Journal {
     directory: Arc<Directory>,
     epoch: u64,
+    /// Entries have to outlive the machine.
+    is_synced: bool,
     current: Option<Current>,
     /// Number and first seq of every file, the current one last.
     files: VecDeque<(u32, Seq)>,
     next_number: u32,
-    /// Files from this number on were written by this run.
-    first_own: u32,
+    end: JournalEnd,
 }
 
 #[derive(Debug)]
@@ -145,10 +155,11 @@ impl Journal {
     pub(crate) fn new(
         directory: Arc<Directory>,
         epoch: u64,
+        is_synced: bool,
         files: VecDeque<(u32, Seq)>,
         next_number: u32,
     ) -> Journal {
-        Journal { directory, epoch, current: None, files, next_number, first_own: next_number }
+        Journal { directory, epoch, is_synced, current: None, files, next_number, end: JournalEnd::START }
     }
 
     /// Appends an entry: one write. `next_seq` must be above every seq drawn so far. Returns the
@@ -161,7 +172,11 @@ impl Journal {
     ) -> io::Result<usize> {
         let mut written = ENTRY_BYTES;
         if self.current.as_ref().is_none_or(|current| current.end == FILE_BYTES) {
-            self.current = None;
+            if let Some(full) = self.current.take()
+                && self.is_synced
+            {
+                full.file.sync()?;
+            }
             self.current = Some(self.create(next_seq, state)?);
             written += HEADER_BYTES;
         }
@@ -169,7 +184,17 @@ impl Journal {
         let offset = current.end as u64;
         current.file.write_all_at(&entry.encode(current.salt ^ offset), offset)?;
         current.end += ENTRY_BYTES;
+        self.end.0 += 1;
         Ok(written)
+    }
+
+    /// How far it has come, and the file whose sync makes that durable.
+    pub(crate) fn current(&self) -> (Option<Arc<dyn IoFile>>, JournalEnd) {
+        (self.current.as_ref().map(|current| Arc::clone(&current.file)), self.end)
+    }
+
+    pub(crate) fn end(&self) -> JournalEnd {
+        self.end
     }
 
     fn create(&mut self, first_seq: Seq, state: &Mutex<StateFile>) -> io::Result<Current> {
@@ -183,8 +208,12 @@ impl Journal {
         let file = self.directory.io.open(&path, OpenMode::CreateNew)?;
         file.allocate(FILE_BYTES as u64)?;
         let salt = getrandom::u64().map_err(io::Error::other)?;
-        let header = JournalHeader { number, epoch: self.epoch, salt, first_seq };
+        let header = JournalHeader { number, epoch: self.epoch, salt, first_seq, is_synced: self.is_synced };
         file.write_all_at(&header.encode(), 0)?;
+        if self.is_synced {
+            file.sync()?;
+            self.directory.io.sync_dir(&self.directory.path)?;
+        }
         let start = self.files.front().map_or(number, |&(first, _)| first);
         self.name_range(start, number + 1, state)?;
         self.files.push_back((number, first_seq));
@@ -192,12 +221,14 @@ impl Journal {
         Ok(Current { file, salt, end: HEADER_BYTES })
     }
 
-    /// Deletes the files whose every entry is older than every record there is (R5).
+    /// Whether there are files whose every entry is older than every record there is (R5).
+    pub(crate) fn is_trim_due(&self, min_base_seq: Seq) -> bool {
+        self.files.get(1).is_some_and(|&(_, bound)| bound <= min_base_seq)
+    }
+
+    /// Deletes these.
     pub(crate) fn trim(&mut self, min_base_seq: Seq, state: &Mutex<StateFile>) -> io::Result<()> {
-        while let Some(&(_, bound)) = self.files.get(1) {
-            if bound > min_base_seq {
-                break;
-            }
+        while self.is_trim_due(min_base_seq) {
             self.name_range(self.files[1].0, self.next_number, state)?;
             let (number, _) = self.files.pop_front().expect("there are two");
             // What stays behind is outside of STATE's range, and the next start deletes it.
@@ -206,12 +237,10 @@ impl Journal {
         Ok(())
     }
 
-    /// Makes this run's files outlive the machine.
+    /// Makes every file outlive the machine: those of an earlier run, too, which may have been killed
+    /// before it did.
     pub(crate) fn sync(&self) -> io::Result<()> {
-        for &(number, _) in self.files.iter().filter(|(number, _)| *number >= self.first_own) {
-            self.directory.io.open(&self.directory.journal(number), OpenMode::Read)?.sync()?;
-        }
-        Ok(())
+        self.files.iter().try_for_each(|&(number, _)| sync(&self.directory, number))
     }
 
     #[cfg(test)]
@@ -222,8 +251,13 @@ impl Journal {
     fn name_range(&self, start: u32, end: u32, state: &Mutex<StateFile>) -> io::Result<()> {
         let mut file = state.lock();
         let state = State { journals: (start, end), ..file.state };
-        file.write(state)
+        file.put(state)
     }
+}
+
+/// Makes the file of that number outlive the machine.
+pub(crate) fn sync(directory: &Directory, number: u32) -> io::Result<()> {
+    directory.io.open(&directory.journal(number), OpenMode::Read)?.sync()
 }
 
 /// The numbers and first seqs of the files that STATE names; `None` if one is missing or not what
@@ -238,31 +272,32 @@ pub(crate) fn read_headers(directory: &Directory, state: &State) -> Option<VecDe
 }
 
 /// Everything that the files named by STATE say; `None` if any byte of it is in doubt. A journal
-/// with a hole cannot tell what must not come back.
+/// with a hole cannot tell what must not come back, unless it was synced: then nobody was told.
 pub(crate) fn read(directory: &Directory, state: &State) -> Option<Invalidations> {
     let mut invalidations = Invalidations::default();
     for number in state.journals.0..state.journals.1 {
         let (file, header) = open(directory, number, state.epoch)?;
         let mut bytes = vec![0; FILE_BYTES];
         file.read_exact_at(&mut bytes, 0).ok()?;
-        let mut end = HEADER_BYTES;
-        while let Some(entry) = bytes[end..].first_chunk() {
-            if is_zero(entry) {
+        let mut at = HEADER_BYTES;
+        while let Some(entry) = bytes[at..].first_chunk() {
+            if !is_zero(entry) {
+                invalidations.add(decode(entry, &header, at)?);
+            } else if !header.is_synced {
                 break;
             }
-            let entry = Entry::decode(entry, header.salt ^ end as u64)?;
-            if entry.seq > Seq::MAX {
-                return None;
-            }
-            invalidations.add(entry);
-            end += ENTRY_BYTES;
+            at += ENTRY_BYTES;
         }
-        if !is_zero(&bytes[end..]) {
+        if !is_zero(&bytes[at..]) {
             return None;
         }
     }
     invalidations.finish();
     Some(invalidations)
+}
+
+fn decode(bytes: &[u8; ENTRY_BYTES], header: &JournalHeader, at: usize) -> Option<Entry> {
+    Entry::decode(bytes, header.salt ^ at as u64).filter(|entry| entry.seq <= Seq::MAX)
 }
 
 fn open(directory: &Directory, number: u32, epoch: u64) -> Option<(Arc<dyn IoFile>, JournalHeader)> {
@@ -298,7 +333,7 @@ mod tests {
                 assert_eq!(Entry::decode(&flipped, 77), None, "bit {bit}");
             }
         }
-        let header = JournalHeader { number: 1, epoch: 2, salt: 3, first_seq: Seq(4) };
+        let header = JournalHeader { number: 1, epoch: 2, salt: 3, first_seq: Seq(4), is_synced: true };
         let bytes = header.encode();
         assert_eq!(JournalHeader::decode(&bytes), Some(header));
         for bit in 0..HEADER_BYTES * 8 {

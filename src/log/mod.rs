@@ -6,7 +6,7 @@
 //!   Log:      read | invalidate, barrier, mark_dead | unlink        any thread
 //!   open:     STATE -> cold: a new epoch
 //!                   -> clean: snapshot, stripe by stripe
-//!                   -> killed, same boot: journal + footers + the unsealed tail, by `recover`
+//!                   -> killed on this boot, or synced all along: journal + footers + the unsealed tail, by `recover`
 //! ```
 //!
 //! Keys and values are bytes here. The log knows no stripes but as ranges of the hash, and what
@@ -15,8 +15,10 @@
 //! Lock order: journal, then segment table or STATE. Callers may hold one stripe lock above them.
 
 mod appender;
+mod commit;
 mod counters;
 mod directory;
+mod durable;
 mod footer;
 mod invalidations;
 mod journal;
@@ -50,6 +52,7 @@ pub(crate) use self::{
     snapshot::SnapshotReader,
 };
 use self::{
+    commit::GroupCommit,
     directory::{Directory, failed},
     invalidations::Invalidations,
     journal::{Entry, Event, Journal},
@@ -63,7 +66,7 @@ use crate::{
     error::Error,
     hash::KeyHash,
     io::{Io, IoFile, OpenMode},
-    location::{Location, SegmentId, Seq},
+    location::{JournalEnd, Location, SegmentId, Seq},
     options::{Durability, OnMismatch, ReadMode},
     sync::{AtomicU8, AtomicU64, Mutex, Ordering::Relaxed, RwLock},
     time::Clock,
@@ -122,6 +125,7 @@ const TAINTED: u8 = 2;
 /// 2. Nothing is written before STATE says, durably, that this run has begun (R7).
 /// 3. Whatever makes a record dead returns `Ok` only once no later start can see it: it is in the
 ///    journal, or the next start is cold (`latch`), or the mode promises no warm start after a crash.
+///    What a start after a power loss could still see is acknowledged only after `commit`.
 #[derive(Debug)]
 pub(crate) struct Log {
     io: Arc<dyn Io>,
@@ -148,6 +152,8 @@ pub(crate) struct Log {
     /// that write what becomes of his own event.
     latch: AtomicU8,
     past: Past,
+    /// Who waits for the journal to be synced.
+    commits: GroupCommit,
     /// Id of the snapshot written by this run, and the seq at which it was begun. Guards these two;
     /// nothing else happens under it.
     snapshot: Mutex<Option<(u64, Seq)>>,
@@ -234,22 +240,23 @@ impl Log {
         Seq(self.seq.fetch_add(1, Relaxed))
     }
 
-    /// Makes every record of this hash dead, whatever happens to process or machine from here on
-    /// (within what the durability mode promises). The caller holds the key's stripe lock (R1, R3).
-    pub(crate) fn invalidate(&self, hash: KeyHash) -> Result<(), Error> {
-        self.record(Event::Invalidate(hash)).map(drop)
+    /// Makes every record of this hash dead, whatever happens to the process from here on, and to the
+    /// machine from when it is committed (within what the durability mode promises). The caller
+    /// holds the key's stripe lock (R1, R3), and whoever relies on it waits for `commit` without.
+    pub(crate) fn invalidate(&self, hash: KeyHash) -> Result<JournalEnd, Error> {
+        self.record(Event::Invalidate(hash)).map(|(_, end)| end)
     }
 
-    /// Makes every record with a lower seq than the one returned dead.
+    /// Makes every record with a lower seq than the one returned dead, durably.
     pub(crate) fn barrier(&self) -> Result<Seq, Error> {
-        let seq = self.record(Event::Barrier)?;
+        let seq = self.record_durably(Event::Barrier)?;
         self.past.barrier.fetch_max(seq.0, Relaxed);
         Ok(seq)
     }
 
-    /// Makes every record of the segment dead. Comes before its entries leave the index (R6).
+    /// Makes every record of the segment dead, durably. Comes before its entries leave the index (R6).
     pub(crate) fn mark_dead(&self, segment: SegmentId) -> Result<(), Error> {
-        self.record(Event::SegmentDead(segment)).map(drop)
+        self.record_durably(Event::SegmentDead(segment)).map(drop)
     }
 
     /// `Err` while an invalidation is recorded nowhere; tries each time to make up for it.
@@ -310,9 +317,9 @@ impl Log {
             return Ok(());
         }
         let path = self.directory.state();
-        self.sync_segments()?;
+        self.unsynced_segments().iter().try_for_each(|segment| self.sync_segment(segment))?;
         self.journal.lock().sync().map_err(|error| failed("syncing the journal in", &path, error))?;
-        self.directory.sync()?;
+        self.sync_names()?;
         // An event since the snapshot was begun is not in it.
         let fresh = self.snapshot.lock().filter(|&(_, begun)| begun == self.peek_seq());
         let next_segment = self.table.read().next_id;
@@ -330,17 +337,6 @@ impl Log {
         Ok(())
     }
 
-    fn sync_segments(&self) -> Result<(), Error> {
-        let segments: Vec<_> = self.table.read().all().cloned().collect();
-        for segment in segments.iter().filter(|segment| !segment.synced.load(Relaxed)) {
-            let path = self.directory.segment(segment.id());
-            let file = self.io.open(&path, OpenMode::Read);
-            file.and_then(|file| file.sync()).map_err(|error| failed("syncing", &path, error))?;
-            segment.synced.store(true, Relaxed);
-        }
-        Ok(())
-    }
-
     /// The next seq to be drawn.
     fn peek_seq(&self) -> Seq {
         Seq(self.seq.load(Relaxed))
@@ -351,18 +347,26 @@ impl Log {
         expiry != 0 && at.segment().get() < self.past.expiring_dead_below
     }
 
-    /// Draws a seq and writes the event to the journal, or makes the next start cold.
-    fn record(&self, event: Event) -> Result<Seq, Error> {
+    /// Records the event in such a way that it outlives the machine where that is promised. No lock is held.
+    fn record_durably(&self, event: Event) -> Result<Seq, Error> {
+        let (seq, end) = self.record(event)?;
+        self.commit(end)?;
+        Ok(seq)
+    }
+
+    /// Draws a seq and writes the event to the journal, or makes the next start cold. With the seq,
+    /// what to wait for before it is acknowledged.
+    fn record(&self, event: Event) -> Result<(Seq, JournalEnd), Error> {
         self.ensure_durable()?;
         let seq = self.next_seq();
         if self.options.durability == Durability::Clean || self.latch.load(Relaxed) == COLD_NEXT_START {
-            return Ok(seq);
+            return Ok((seq, JournalEnd::START));
         }
-        let appended = {
+        let (appended, end) = {
             let mut journal = self.journal.lock();
             // Under the lock, so above every seq of the entries before.
             let next_seq = self.peek_seq();
-            journal.append(Entry { event, seq }, next_seq, &self.state)
+            (journal.append(Entry { event, seq }, next_seq, &self.state), journal.end())
         };
         match appended {
             Ok(written) => {
@@ -370,11 +374,11 @@ impl Log {
                 self.counters.journal_records.fetch_add(1, Relaxed);
             }
             Err(error) => {
-                tracing::warn!(%error, "the journal cannot be written; the next start will be cold");
-                self.poison()?;
+                self.give_up_journal(&error)?;
+                return Ok((seq, JournalEnd::START));
             }
         }
-        Ok(seq)
+        Ok((seq, if self.outlives_power() { end } else { JournalEnd::START }))
     }
 
     /// Makes the next start cold.
@@ -432,6 +436,9 @@ impl Log {
         let header = SegmentHeader { id, epoch: self.epoch, salt, base_seq };
         file.write_all_at(&header.encode(), 0)?;
         self.counters.data_bytes.fetch_add(segment::HEADER_BYTES as u64, Relaxed);
+        if self.outlives_power() {
+            self.sync_names().map_err(io::Error::other)?;
+        }
         let segment = Segment::active(header, Arc::clone(&file), file_bytes, self.hash_seed);
         Ok((Arc::new(segment), file))
     }
@@ -469,8 +476,16 @@ impl Log {
         if self.latch.load(Relaxed) != FINE {
             return;
         }
-        let mut journal = self.journal.lock();
         let min_base_seq = self.table.read().min_base_seq().unwrap_or_else(|| self.peek_seq());
+        if !self.journal.lock().is_trim_due(min_base_seq) {
+            return;
+        }
+        // A segment whose unlink is lost with the power comes back, and needs what says that it is
+        // dead. What is unlinked from here on was in the table just now.
+        if self.outlives_power() && self.sync_names().is_err() {
+            return;
+        }
+        let mut journal = self.journal.lock();
         if let Err(error) = journal.trim(min_base_seq, &self.state) {
             // Files too many are a matter of space, not of truth.
             tracing::warn!(%error, "a journal file could not be deleted");

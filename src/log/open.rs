@@ -9,7 +9,9 @@ use std::{
 use super::{
     Appender, FINE, Log, LogCounters, LogOptions, Opened, Past, Source,
     appender::{readable, write_footer},
+    commit::GroupCommit,
     directory::{Directory, Name, failed},
+    durable::ANCHOR_AGE_MAX_MS,
     footer::{TRAILER_BYTES, Trailer},
     invalidations::Invalidations,
     journal::{self, Event, Journal},
@@ -49,8 +51,8 @@ pub(crate) enum Start {
     NoState,
     /// Other codecs or another schema version.
     Mismatch,
-    /// Not closed in order, and the machine has rebooted since, or the directory is a copy, or the
-    /// mode keeps nothing.
+    /// Not closed in order, and the machine has rebooted since under a mode that does not outlive that,
+    /// or the directory is a copy, or the mode keeps nothing.
     Unclean,
     /// The last run kept no journal, and this one needs one.
     ModeChanged,
@@ -70,9 +72,6 @@ impl Log {
     /// Opens or creates the log in `options.dir` and locks it. On an error nothing was touched
     /// that another cache, or a later attempt, would miss.
     pub(crate) fn open(io: Arc<dyn Io>, options: LogOptions) -> Result<Opened, Error> {
-        if options.durability == Durability::PowerLoss {
-            return Err(Error::Unsupported { what: "Durability::PowerLoss" });
-        }
         let directory = Arc::new(Directory::enter(Arc::clone(&io), options.dir.clone())?);
         let found = StateFile::load(&directory)?;
         let opening = Opening { io, options, directory };
@@ -108,7 +107,7 @@ impl Opening {
             return Ok(Err(Start::ModeChanged));
         }
         let journaled = state.durability != Durability::Clean;
-        let survived = state.clean || (self.is_this_boot(&state) && self.is_in_place(&state));
+        let survived = state.clean || self.has_survived(&state);
         let Some(journals) = journal::read_headers(&self.directory, &state) else {
             return Ok(Err(Start::Journal));
         };
@@ -138,6 +137,15 @@ impl Opening {
         ]
         .into_iter()
         .find(|(_, found, expected)| found != expected)
+    }
+
+    /// Whether what a run that did not close has been told of is all there.
+    fn has_survived(&self, state: &State) -> bool {
+        if self.is_this_boot(state) {
+            return self.is_in_place(state);
+        }
+        // The device may have another number at each boot.
+        state.durability == Durability::PowerLoss && state.identity.1 == self.directory.identity.1
     }
 
     /// The kernel that took the last run's writes still runs.
@@ -199,7 +207,8 @@ impl Opening {
         let (clock, trusted) = if self.is_this_boot(&found) {
             (Clock::resumed(Arc::clone(&self.io), found.anchor), true)
         } else {
-            Clock::not_before(Arc::clone(&self.io), found.anchor.cache_ms)
+            let slack_ms = if found.clean { 0 } else { ANCHOR_AGE_MAX_MS };
+            Clock::not_before(Arc::clone(&self.io), found.anchor.cache_ms, slack_ms)
         };
         let expiring_dead_below = if trusted { found.expiring_dead_below } else { next_segment };
         let state = State {
@@ -212,9 +221,16 @@ impl Opening {
             expiring_dead_below,
             ..self.begun(&clock)
         };
+        if self.outlives_power() && !found.clean {
+            self.sync_past(&names, &found)?;
+        }
         let begun = StateFile::begin(&self.directory, state)?;
         let recovered = self.segments(&names, &found, invalidations.as_ref());
         self.delete_leftovers(&names, &found);
+        if self.outlives_power() {
+            // A segment that was put aside must not come back.
+            self.directory.sync()?;
+        }
 
         let in_journal = invalidations.as_ref().and_then(|invalidations| invalidations.max_seq);
         let max_seq = recovered.max_seq.max(in_journal);
@@ -235,6 +251,27 @@ impl Opening {
             Some(reader) => opened(log, Source::Snapshot(reader), Start::Snapshot),
             None => opened(log, Source::Entries, Start::Entries),
         })
+    }
+
+    fn outlives_power(&self) -> bool {
+        self.options.durability == Durability::PowerLoss
+    }
+
+    /// Makes what this start believes outlive the machine, before STATE says that it does: of a run
+    /// that was killed the kernel may have it alone.
+    fn sync_past(&self, names: &[Name], found: &State) -> Result<(), Error> {
+        for number in found.journals.0..found.journals.1 {
+            let path = self.directory.journal(number);
+            journal::sync(&self.directory, number).map_err(|error| failed("syncing", &path, error))?;
+        }
+        if found.durability != Durability::PowerLoss {
+            for name in names.iter().filter(|name| matches!(name, Name::Segment(_))) {
+                let path = self.directory.path_of(*name);
+                let synced = self.io.open(&path, OpenMode::Read).and_then(|file| file.sync());
+                synced.map_err(|error| failed("syncing", &path, error))?;
+            }
+        }
+        self.directory.sync()
     }
 
     /// What STATE says of a run that has just begun, the rest being the caller's.
@@ -272,7 +309,8 @@ impl Opening {
         next_seq: Seq,
     ) -> Log {
         let State { epoch, hash_seed, journals: (_, next_journal), .. } = begun.state;
-        let journal = Journal::new(Arc::clone(&self.directory), epoch, journals, next_journal);
+        let is_synced = self.outlives_power();
+        let journal = Journal::new(Arc::clone(&self.directory), epoch, is_synced, journals, next_journal);
         let counters = LogCounters::default();
         counters.segments_quarantined.store(recovered.quarantined, Relaxed);
         let table = Table::new(recovered.segments, recovered.lingering, next_segment);
@@ -290,12 +328,13 @@ impl Opening {
             state: Mutex::new(begun),
             latch: AtomicU8::new(FINE),
             past,
+            commits: GroupCommit::default(),
             snapshot: Mutex::new(None),
             counters,
         };
         for event in recovered.events {
             // If it fails, `ensure_durable` stands in every later change's way.
-            let _ = log.record(event);
+            let _ = log.record_durably(event);
         }
         log
     }
@@ -374,6 +413,10 @@ impl Opening {
         };
         let footer: Vec<u8> = entries.iter().flat_map(|entry| entry.encode(header.base_seq)).collect();
         let trailer = Trailer::of(&footer, header.base_seq, end, header.salt);
+        if self.outlives_power() {
+            // To believe a trailer is to believe what it lists.
+            file.sync()?;
+        }
         Ok(Found::Live(match write_footer(&*file, &footer, &trailer, header.salt) {
             Ok(file_bytes) => finished(readable(&file, file_bytes, mode), end, Ok(trailer), file_bytes),
             Err(_) => finished(bytes, end, Err(max_seq), file_bytes),

@@ -13,7 +13,7 @@ use crate::{
     location::{Location, SegmentId, Seq},
     sync::{
         AtomicBool, AtomicU32,
-        Ordering::{Acquire, Release},
+        Ordering::{Acquire, Relaxed, Release},
     },
 };
 
@@ -110,8 +110,11 @@ pub(crate) struct Segment {
     pub(crate) max_seq: Seq,
     pub(crate) file_bytes: u64,
     hash_seed: u64,
-    /// Whether the file is known to outlive the machine. Relaxed: only `Log::close` looks.
+    /// Whether the file is known to outlive the machine. Relaxed, as the next: the one thread that
+    /// appends sets and asks it.
     pub(crate) synced: AtomicBool,
+    /// A sync has failed. Nobody knows what of the file is on disk, and a second sync would not tell.
+    pub(crate) sync_failed: AtomicBool,
     /// Records found damaged. Relaxed: a hint to retire the segment.
     pub(crate) damaged: AtomicU32,
 }
@@ -187,12 +190,24 @@ impl Segment {
             file_bytes,
             hash_seed,
             synced: AtomicBool::new(false),
+            sync_failed: AtomicBool::new(false),
             damaged: AtomicU32::new(0),
         }
     }
 
     pub(crate) fn id(&self) -> SegmentId {
         self.header.id
+    }
+
+    /// Makes the file outlive the machine. An error is for good.
+    pub(crate) fn sync(&self, file: &dyn IoFile) -> io::Result<()> {
+        if self.sync_failed.load(Relaxed) {
+            return Err(io::Error::other("an earlier sync failed"));
+        }
+        let synced = file.sync();
+        self.sync_failed.store(synced.is_err(), Relaxed);
+        self.synced.store(synced.is_ok(), Relaxed);
+        synced
     }
 
     /// Lets readers see the records below `end`.

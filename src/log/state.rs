@@ -182,6 +182,13 @@ impl StateFile {
         Ok(begun)
     }
 
+    /// Writes `state` as the next generation. In a run that outlives the machine it is durable then: a
+    /// second slot in doubt beside the first would leave no two that follow one another.
+    pub(crate) fn put(&mut self, state: State) -> io::Result<()> {
+        self.write(state)?;
+        if state.durability == Durability::PowerLoss { self.sync() } else { Ok(()) }
+    }
+
     /// Writes `state` as the next generation, into the slot that is not the newest. Not synced:
     /// a change that must outlive the machine is followed by [`StateFile::sync`].
     pub(crate) fn write(&mut self, state: State) -> io::Result<()> {
@@ -198,11 +205,29 @@ impl StateFile {
 
     /// Makes the next start a cold one, by whichever way the disk still offers.
     pub(crate) fn poison(&mut self) -> io::Result<()> {
+        if self.state.durability == Durability::PowerLoss {
+            return self.poison_durably();
+        }
         match self.directory.io.unlink(&self.directory.state()) {
             Ok(()) => Ok(()),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            Err(_) => self.write(State { cold: true, clean: false, ..self.state }),
+            Err(_) => self.write(self.cold()),
         }
+    }
+
+    /// An unlink may be lost with the power, a slot that is synced is not. It comes first, since a
+    /// directory's sync, once failed, proves nothing when it succeeds.
+    fn poison_durably(&mut self) -> io::Result<()> {
+        let io = Arc::clone(&self.directory.io);
+        let unlinked = match self.write(self.cold()).and_then(|()| self.sync()) {
+            Ok(()) => return io.unlink(&self.directory.state()).or(Ok(())),
+            Err(error) => io.unlink(&self.directory.state()).map_err(|_| error),
+        };
+        unlinked.and_then(|()| io.sync_dir(&self.directory.path))
+    }
+
+    fn cold(&self) -> State {
+        State { cold: true, clean: false, ..self.state }
     }
 }
 

@@ -3,6 +3,7 @@
 //! It alone owns the appender, so the log's order is this thread's order, and nothing is appended
 //! while it does something else.
 
+mod durable;
 mod health;
 mod reclaim;
 mod spill;
@@ -68,6 +69,7 @@ pub(crate) struct Maintenance<K, V> {
     has_warned: bool,
     next_sweep: Instant,
     next_copies: Instant,
+    next_sync: Instant,
     close_deadline: Duration,
     /// The most of a segment's bytes of records that is written again, so that each reclaim makes room.
     reinserted_percent: u64,
@@ -88,6 +90,7 @@ impl<K: Key, V: Value> Maintenance<K, V> {
             has_warned: false,
             next_sweep: Instant::now(),
             next_copies: Instant::now(),
+            next_sync: Instant::now(),
             close_deadline: limits.close_deadline,
             reinserted_percent: limits.reinserted_percent,
         }
@@ -183,6 +186,7 @@ impl<K: Key, V: Value> Maintenance<K, V> {
             self.spill_stripe(stripe);
         }
         self.write_batch();
+        self.sync_if_promised();
     }
 
     /// Forgets everything. Nothing is in flight between the barrier and the last stripe, since
@@ -205,11 +209,15 @@ impl<K: Key, V: Value> Maintenance<K, V> {
         self.tiers.for_each_shard(|shard| shard.refuse_changes());
         let flushed = self.flush(Instant::now().checked_add(self.close_deadline));
         let sealed = self.appender.seal();
+        // Before the snapshot, which must not name what is given up here.
+        let failures = self.health.failures();
+        self.sync_segments();
+        let synced = self.health.result_since(failures);
         let saved = self.save_index();
         self.tiers.for_each_shard(|shard| shard.close());
         // Whatever failed: the directory is let go of.
         let closed = self.log().close();
-        flushed.and(sealed).and(saved).and(closed)
+        flushed.and(sealed).and(synced).and(saved).and(closed)
     }
 
     fn save_index(&self) -> Result<(), Error> {
@@ -242,6 +250,7 @@ impl<K: Key, V: Value> Maintenance<K, V> {
             }
             self.spill_stripe(stripe);
         }
+        self.sync_if_due();
         self.tiers.collect_all();
         self.log().release_segments();
     }

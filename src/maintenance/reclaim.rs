@@ -12,6 +12,7 @@ use crossbeam_epoch as epoch;
 use super::{Maintenance, spill::InFlight};
 use crate::{
     codec::{Key, Value},
+    location::SegmentId,
     log::{FooterEntry, Segment},
     shard::DiskState,
 };
@@ -35,6 +36,12 @@ pub(super) struct Reclaim {
     step: usize,
     /// What may still be written again.
     bytes_left: u64,
+}
+
+impl Reclaim {
+    pub(super) fn is_of(&self, segment: SegmentId) -> bool {
+        self.segment.id() == segment
+    }
 }
 
 impl<K: Key, V: Value> Maintenance<K, V> {
@@ -184,6 +191,8 @@ impl<K: Key, V: Value> Maintenance<K, V> {
     /// The rest of R6's order; `false` if the disk does not let it.
     fn bury(&mut self, reclaim: &Reclaim) -> bool {
         self.write_batch();
+        // What was written again is durable before the segment is dead.
+        self.sync_if_promised();
         let id = reclaim.segment.id();
         if let Err(error) = self.log().mark_dead(id) {
             // It stays in the index and on disk, and is tried again.

@@ -187,7 +187,7 @@ impl<K: Key, V: Value> Maintenance<K, V> {
         }
     }
 
-    fn note_failure(&mut self, error: Error) {
+    pub(super) fn note_failure(&mut self, error: Error) {
         tracing::warn!(%error, "the disk tier pauses");
         self.health.note_failure(error);
         self.tell_stripes(DiskState::Failing);
@@ -290,7 +290,8 @@ impl InFlight {
                 if shard.commit(hash, location).is_err() {
                     // Two keys of one hash: the index can name one, recovery would find the
                     // younger. Neither stays.
-                    if log.is_some_and(|log| log.invalidate(hash).is_ok()) {
+                    if let Some(Ok(end)) = log.map(|log| log.invalidate(hash)) {
+                        shard.note_journaled(end);
                         shard.forget_copies(hash);
                     }
                 }

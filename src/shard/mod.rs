@@ -59,7 +59,7 @@ use self::{
 use crate::{
     budget::Budget,
     hash::KeyHash,
-    location::Location,
+    location::{JournalEnd, Location},
     sync::{
         AtomicBool, Mutex, MutexGuard,
         Ordering::{Acquire, Release},
@@ -126,6 +126,8 @@ struct State<K, V> {
     writes_through: bool,
     /// Where `sweep_on_insert` goes on.
     sweep_from: SlotId,
+    /// The journal's end after the last invalidation of a key of this stripe.
+    journaled: JournalEnd,
     closed: bool,
 }
 
@@ -200,6 +202,7 @@ impl<K: Eq + Held, V: Held> Stripe<K, V> {
             disk: DiskState::Absent,
             writes_through,
             sweep_from: SlotId(0),
+            journaled: JournalEnd::START,
             closed: false,
         };
         Stripe { hot, state: Mutex::new(state), loaded: AtomicBool::new(false) }
@@ -262,6 +265,17 @@ impl<'g, K: Eq + Held, V: Held> Shard<'g, K, V> {
     pub(crate) fn may_be_on_disk(&self, hash: KeyHash) -> bool {
         self.state.cold.get(hash).is_some()
             || self.state.copies.get(hash).is_some_and(|copy| copy.in_flight.is_some())
+    }
+
+    /// An invalidation of a key of this stripe was journaled, the journal ending at `end` then.
+    pub(crate) fn note_journaled(&mut self, end: JournalEnd) {
+        self.state.journaled = self.state.journaled.max(end);
+    }
+
+    /// What an acknowledgement waits for. Not only an operation's own entry: one that finds no copy on
+    /// disk writes none, and yet relies on that of whoever made the copy void.
+    pub(crate) fn journaled(&self) -> JournalEnd {
+        self.state.journaled
     }
 
     pub(crate) fn is_resident(&self, hash: KeyHash) -> bool {

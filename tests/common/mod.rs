@@ -4,6 +4,8 @@
 #![allow(dead_code, reason = "each test crate uses a part of this")]
 
 pub(crate) mod child;
+pub(crate) mod history;
+pub(crate) mod model;
 pub(crate) mod ops;
 pub(crate) mod oracle;
 pub(crate) mod value;

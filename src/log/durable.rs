@@ -1,0 +1,112 @@
+//! What of the log outlives the machine: the journal before an acknowledgement, segments after a flush,
+//! names before anything relies on them, and the time.
+
+use std::{io, sync::Arc};
+
+use super::{
+    COLD_NEXT_START, Log,
+    directory::failed,
+    segment::{Bytes, Segment},
+    state::State,
+};
+use crate::{
+    error::Error,
+    io::{IoFile, OpenMode},
+    location::JournalEnd,
+    options::Durability,
+    sync::Ordering::Relaxed,
+};
+
+/// Where a run has to outlive the machine, STATE is told the time so often: after a loss of power the
+/// cache's clock starts behind every moment of that run, wherever the wall clock is set then.
+const ANCHOR_AGE_MS: u64 = 60_000;
+/// As old can STATE's time be if the thread that tells it was held up.
+pub(super) const ANCHOR_AGE_MAX_MS: u64 = 2 * ANCHOR_AGE_MS;
+
+impl Log {
+    /// Whether what is on disk has to outlive the machine.
+    pub(crate) fn outlives_power(&self) -> bool {
+        self.options.durability == Durability::PowerLoss && self.latch.load(Relaxed) != COLD_NEXT_START
+    }
+
+    /// Waits until the journal outlives the machine up to `end`, or the next start is cold anyway. The
+    /// caller holds no lock: it takes as long as the disk does.
+    pub(crate) fn commit(&self, end: JournalEnd) -> Result<(), Error> {
+        self.commits.wait(end, || self.sync_journal())
+    }
+
+    /// The segments that may not outlive the machine as they are.
+    pub(crate) fn unsynced_segments(&self) -> Vec<Arc<Segment>> {
+        let table = self.table.read();
+        table.all().filter(|segment| !segment.synced.load(Relaxed)).cloned().collect()
+    }
+
+    /// Makes the segment outlive the machine. After an error it is to be given up: its sync is never
+    /// tried again, since that could succeed without anything being on disk.
+    pub(crate) fn sync_segment(&self, segment: &Segment) -> Result<(), Error> {
+        let path = self.directory.segment(segment.id());
+        let synced = match &segment.bytes {
+            Bytes::File(file) => segment.sync(&**file),
+            Bytes::Map(_) => self.io.open(&path, OpenMode::Read).and_then(|file| segment.sync(&*file)),
+        };
+        synced.map_err(|error| failed("syncing", &path, error))
+    }
+
+    /// Tells STATE the time, if it has to outlive the machine and is due.
+    pub(crate) fn keep_time(&self) {
+        if !self.outlives_power() {
+            return;
+        }
+        let mut file = self.state.lock();
+        let anchor = self.clock.anchor();
+        if anchor.cache_ms - file.state.anchor.cache_ms < ANCHOR_AGE_MS {
+            return;
+        }
+        let state = State { anchor, ..file.state };
+        let told = file.put(state);
+        drop(file);
+        if let Err(error) = told {
+            // Not told, a deadline that has passed could be seen again.
+            tracing::warn!(%error, "STATE cannot be written; the next start will be cold");
+            let _ = self.poison();
+        }
+    }
+
+    /// Syncs the records of a segment that is about to get its trailer, if they have to outlive the
+    /// machine.
+    pub(super) fn sync_records(&self, segment: &Segment, file: &dyn IoFile) -> io::Result<()> {
+        if self.outlives_power() { segment.sync(file) } else { Ok(()) }
+    }
+
+    /// Makes names durable. A directory that fails to do so once is not believed again, whatever a later
+    /// sync says: the next start is cold.
+    pub(super) fn sync_names(&self) -> Result<(), Error> {
+        let synced = self.directory.sync();
+        if synced.is_err() && self.outlives_power() {
+            self.poison()?;
+        }
+        synced
+    }
+
+    /// The journal cannot be relied on any more, so the next start must not.
+    #[cold]
+    pub(super) fn give_up_journal(&self, error: &io::Error) -> Result<(), Error> {
+        tracing::warn!(%error, "the journal cannot be written; the next start will be cold");
+        self.poison()
+    }
+
+    /// Syncs the journal; how far. After an error never again: nobody knows what has become of the bytes,
+    /// and the kernel may say of the same ones that they are fine now. So the next start is cold.
+    fn sync_journal(&self) -> Result<JournalEnd, Error> {
+        self.ensure_durable()?;
+        if !self.outlives_power() {
+            return Ok(JournalEnd::MAX);
+        }
+        let (file, end) = self.journal.lock().current();
+        self.counters.journal_syncs.fetch_add(1, Relaxed);
+        match file.map_or(Ok(()), |file| file.sync()) {
+            Ok(()) => Ok(end),
+            Err(error) => self.give_up_journal(&error).map(|()| JournalEnd::MAX),
+        }
+    }
+}

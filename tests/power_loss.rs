@@ -1,0 +1,477 @@
+//! Kills and losses of power at every moment of a cache's life, in memory: a recorder keeps what was
+//! written and what was synced, and makes of any moment what the disk could hold after it. Each such
+//! image is opened and judged by what had been acknowledged.
+//!
+//! `EMBERCACHE_SOAK` multiplies the number of images.
+
+mod common;
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    thread,
+    time::Duration,
+};
+
+use common::{
+    Random, TestCache, cases, figure, from_env,
+    history::{History, What},
+    value::{self, value},
+    wait_until,
+};
+use embercache::{
+    Admission, Builder, Cache, Durability, KIB, MIB, Start, WriteBehind,
+    testing::{MemoryDisk, RecorderDisk, Replay, Step},
+};
+
+const KEYS: u64 = 24;
+const THREADS: u64 = 2;
+const OPS: u64 = 120;
+/// Lives of a directory, each on what the one before has left, and images that are made of each.
+const LIVES: u64 = 4;
+const IMAGES: u64 = 12;
+
+/// PowerLoss: whatever the moment, nothing old comes back, and nothing that a flush has made safe is lost.
+#[test]
+fn a_loss_of_power_costs_nothing_that_was_promised() {
+    let found = run_all(1, 4_000, |_| Durability::PowerLoss);
+    figure(10, &format!("{}, PowerLoss", found.figures()));
+    assert!(found.owed > found.images, "only {} entries were owed: nothing was tested", found.owed);
+    assert!(found.warm > found.images / 2, "only {} starts were warm", found.warm);
+}
+
+/// The default mode: a machine that has rebooted starts cold, and is warm again after a clean close only.
+#[test]
+fn another_mode_starts_cold_after_a_loss_of_power() {
+    let found = run_all(2, 1_000, |_| Durability::ProcessCrash);
+    figure(11, &format!("{}, ProcessCrash, cold wherever the machine had rebooted", found.figures()));
+    assert!(found.cold > found.images / 4, "only {} starts were cold", found.cold);
+}
+
+/// A directory that is opened in one mode, then in another.
+#[test]
+fn modes_may_follow_one_another() {
+    let modes = [Durability::PowerLoss, Durability::ProcessCrash, Durability::Clean];
+    let found = run_all(3, 1_500, |random| modes[random.below(3) as usize]);
+    figure(11, &format!("{}, modes in turns", found.figures()));
+    assert!(found.warm > found.images / 10 && found.cold > found.images / 10, "{found:?}");
+}
+
+/// R5: the journal file that says that a segment is dead goes, and then the unlink of that segment turns
+/// out to be lost with the power. The disk had refused to unlink it for a while, so nothing else has made
+/// that durable in between.
+#[test]
+fn a_segment_whose_unlink_is_lost_finds_its_journal_still_there() {
+    let disk = RecorderDisk::over(MemoryDisk::new());
+    let builder = || {
+        let builder = Cache::builder("cache").ram_entries(64).stripes(4).segment_size(64 * KIB).disk(MIB);
+        let builder = builder.admission(Admission::All).write_behind(WriteBehind::Never).reinsertion(0);
+        builder.durability(Durability::PowerLoss)
+    };
+    let cache = builder().io(Arc::new(disk.clone())).open().unwrap();
+    (0..KEYS).for_each(|key| cache.insert(key, value(key, 1, 2_000)).unwrap());
+    cache.flush().unwrap();
+    disk.memory().keep_segments(true);
+    (0..KEYS).for_each(|key| _ = cache.remove(&key).unwrap());
+    // More entries than a journal file has, and from then on so many that all segments begun before are
+    // reclaimed: the file is trimmed together with the unlink.
+    let others = KEYS..KEYS + 500;
+    let overwrite = || {
+        others.clone().for_each(|key| cache.insert(key, value(key, 1, 24)).unwrap());
+        cache.flush().unwrap();
+    };
+    let is_there = |name: &str| disk.memory().contents().iter().any(|(path, _)| path.ends_with(name));
+    while cache.stats().journal_records < 50_000 {
+        overwrite();
+    }
+    assert!(is_there("inv-00000000.log") && is_there("seg-00000000.log"), "they went too early");
+    let first = disk.replay().events();
+    disk.memory().keep_segments(false);
+    (0..10).for_each(|_| overwrite());
+    assert!(!is_there("inv-00000000.log"), "the journal was not trimmed");
+
+    let mut replay = disk.replay();
+    let mut random = Random::new(from_env("EMBERCACHE_SEED", 5));
+    let per_moment = cases(10);
+    let mut images = 0;
+    while let Some(step) = replay.advance() {
+        let is_chosen = replay.at() >= first && step == Step::Named;
+        for _ in 0..if is_chosen { per_moment } else { 0 } {
+            let image = replay.after_power_loss(&mut |below| random.below(below));
+            let left = builder().io(Arc::new(image)).open().unwrap();
+            assert_eq!(left.stats().recovery.start, Start::Recovered);
+            let back: Vec<u64> = (0..KEYS).filter(|key| left.contains_key(key)).collect();
+            assert!(back.is_empty(), "{back:?} came back at event {} of {}", replay.at(), replay.events());
+            images += 1;
+        }
+    }
+    assert!(images > 300, "only {images} images");
+    figure(14, &format!("{images} images with an unlink that was lost, nothing came back"));
+}
+
+/// What a flush has made safe stays so while reclaim writes it again: at each moment one copy or the other
+/// is whole, and recovery finds that one.
+#[test]
+fn what_is_written_again_is_never_missing() {
+    let disk = RecorderDisk::over(MemoryDisk::new());
+    let builder = || {
+        let builder =
+            Cache::builder("cache").ram_entries(16).stripes(1).segment_size(64 * KIB).disk(512 * KIB);
+        let builder = builder.admission(Admission::All).write_behind(WriteBehind::Never);
+        builder.durability(Durability::PowerLoss)
+    };
+    let cache = builder().io(Arc::new(disk.clone())).open().unwrap();
+    (0..KEYS).for_each(|key| cache.insert(key, value(key, 1, 600)).unwrap());
+    // A policy that has never seen them leaves them where they are.
+    cache.close().unwrap();
+    let cache = builder().io(Arc::new(disk.clone())).open().unwrap();
+    let first = disk.replay().events();
+    for filler in 0..300 {
+        cache.insert(KEYS + filler, value(filler, 1, 3_000)).unwrap();
+        // Often enough to be worth it, too seldom to come back into RAM.
+        if filler % 60 == 50 {
+            (0..KEYS).for_each(|key| _ = cache.get(&key));
+        }
+    }
+    assert!(cache.stats().reinsertions > KEYS / 2, "{}", cache.stats());
+    let reclaimed = (0..KEYS).filter(|key| cache.get(key).is_none()).count();
+    let check = |image: MemoryDisk| {
+        let left = builder().io(Arc::new(image)).open().unwrap();
+        let lost: Vec<u64> = (0..KEYS).filter(|key| left.get(key).is_none()).collect();
+        // They lie in one segment, and are written again together. One that has just come back into RAM
+        // is not.
+        assert!(lost.len() <= reclaimed + KEYS as usize / 4, "{lost:?} are lost");
+    };
+    let mut replay = disk.replay();
+    let mut random = Random::new(from_env("EMBERCACHE_SEED", 6));
+    while let Some(step) = replay.advance() {
+        if replay.at() < first || matches!(step, Step::Note(_)) {
+            continue;
+        }
+        let mut loss = |replay: &Replay| replay.after_power_loss(&mut |below| random.below(below));
+        check(loss(&replay));
+        if step != Step::Changed {
+            continue;
+        }
+        // The same of a segment that a recovery after a kill seals.
+        let killed = disk.after_kill(replay.at());
+        let recovered = builder().io(Arc::new(killed.clone())).open().unwrap();
+        let mut sealing = killed.replay();
+        drop(recovered);
+        while let Some(step) = sealing.advance() {
+            if sealing.at() > replay.at() && step == Step::Changed {
+                (0..6).for_each(|_| check(loss(&sealing)));
+            }
+        }
+    }
+}
+
+/// What had expired stays so, also where the machine's clock is set back with the loss of power, to a time
+/// at which the run had begun already.
+#[test]
+fn what_had_expired_does_not_come_back_with_an_earlier_clock() {
+    let second = Duration::from_secs(1);
+    for ran in [20 * second, 20 * 60 * second] {
+        let disk = RecorderDisk::over(MemoryDisk::new());
+        let builder = || Cache::<u64, u64>::builder("cache").durability(Durability::PowerLoss);
+        let cache = builder().io(Arc::new(disk.clone())).open().unwrap();
+        let begun = disk.replay().events();
+        disk.memory().advance_clock(ran);
+        let is_told = || disk.replay().events() > begun;
+        if ran > 60 * second {
+            wait_until("STATE is told the time", 10 * second, is_told);
+        }
+        cache.insert_with_ttl(1, 1, 10 * second).unwrap();
+        cache.insert_with_ttl(2, 2, 100_000 * second).unwrap();
+        cache.flush().unwrap();
+        disk.memory().advance_clock(11 * second);
+        assert_eq!(cache.get(&1), None);
+        let mut replay = disk.replay();
+        while replay.advance().is_some() {}
+        let left = replay.after_power_loss(&mut |_| 0);
+        left.set_clock(Duration::ZERO);
+        let left = builder().io(Arc::new(left)).open().unwrap();
+        assert_eq!(left.stats().recovery.start, Start::Recovered);
+        assert_eq!(left.get(&1), None, "it is back");
+        if ran < 60 * second {
+            assert_eq!(left.get(&2), Some(2), "it has long to live");
+        }
+    }
+}
+
+/// What the images showed.
+#[derive(Debug, Default)]
+struct Found {
+    images: u64,
+    owed: u64,
+    warm: u64,
+    cold: u64,
+}
+
+impl Found {
+    fn figures(&self) -> String {
+        let Found { images, owed, warm, cold } = self;
+        format!("{images} images, {warm} warm, {cold} cold, {owed} entries owed and back, 0 stale, 0 corrupt")
+    }
+}
+
+/// Lives of many directories, on as many threads as there are processors.
+fn run_all(seed: u64, images: u64, mode: impl Fn(&mut Random) -> Durability + Sync) -> Found {
+    let directories = cases(images) / (LIVES * IMAGES);
+    let next = AtomicU64::new(0);
+    let one_thread = || {
+        let mut found = Found::default();
+        loop {
+            let directory = next.fetch_add(1, Relaxed);
+            if directory >= directories {
+                return found;
+            }
+            let mut random = Random::new(from_env("EMBERCACHE_SEED", seed) << 32 | directory);
+            live(&mut random, &mode, &mut found);
+        }
+    };
+    let threads = thread::available_parallelism().map_or(1, usize::from);
+    let mut sum = Found::default();
+    thread::scope(|scope| {
+        let running: Vec<_> = (0..threads).map(|_| scope.spawn(one_thread)).collect();
+        for thread in running {
+            let found = thread.join().expect("a test that failed has said why");
+            sum.images += found.images;
+            sum.owed += found.owed;
+            sum.warm += found.warm;
+            sum.cold += found.cold;
+        }
+    });
+    sum
+}
+
+/// What the cache is opened with, in all lives of a directory.
+#[derive(Clone, Copy, Debug)]
+struct Regime {
+    is_roomy: bool,
+    write_behind: WriteBehind,
+    stripes: u64,
+}
+
+impl Regime {
+    fn draw(random: &mut Random) -> Regime {
+        let write_behinds =
+            [WriteBehind::After(Duration::from_millis(10)), WriteBehind::Never, WriteBehind::Through];
+        Regime {
+            is_roomy: random.below(2) == 0,
+            write_behind: write_behinds[random.below(3) as usize],
+            stripes: 1 << random.below(3),
+        }
+    }
+
+    /// Where there is none, a segment is reclaimed every few inserts.
+    fn lens(self) -> [usize; 4] {
+        if self.is_roomy { [24, 200, 1_000, 4_000] } else { [24, 1_000, 8_000, 14_000] }
+    }
+
+    fn builder(self, durability: Durability) -> Builder<u64, Vec<u8>> {
+        // Where there is room nothing is reclaimed, so that everything flushed must come back.
+        Cache::builder("cache")
+            .ram_entries(8)
+            .stripes(self.stripes)
+            .segment_size(64 * KIB)
+            .disk(if self.is_roomy { 16 * MIB } else { 256 * KIB })
+            .admission(Admission::All)
+            .write_behind(self.write_behind)
+            .durability(durability)
+    }
+}
+
+/// What a life goes on from.
+#[derive(Clone, Copy, Debug)]
+struct Before {
+    /// How the run before was opened.
+    durability: Durability,
+    /// Whether the machine has rebooted since.
+    is_reboot: bool,
+    /// Whether it came so far that STATE says so.
+    has_state: bool,
+}
+
+/// What a start on an image must be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Expected {
+    Warm,
+    Cold,
+    Either,
+}
+
+/// One directory: a life, images of many of its moments, and the next life on one more of them.
+fn live(random: &mut Random, mode: &impl Fn(&mut Random) -> Durability, found: &mut Found) {
+    let regime = Regime::draw(random);
+    let mut history = History::default();
+    let mut disk = RecorderDisk::over(MemoryDisk::new());
+    let mut before = Before { durability: Durability::Clean, is_reboot: false, has_state: false };
+    for life in 0..LIVES {
+        let durability = mode(random);
+        let first = disk.replay().events();
+        if !use_for_a_while(&disk, regime, durability, &history, random) {
+            history.forget();
+        }
+        let mut replay = disk.replay();
+        let last = replay.events();
+        let any = |_| first + random.below((last - first) as u64 + 1) as usize;
+        // The last is the only one that is after the close.
+        let mut moments: Vec<usize> = (1..IMAGES).map(any).chain([last]).collect();
+        moments.sort_unstable();
+        let goes_on_from = moments[random.below(IMAGES) as usize];
+        let (mut next, mut goes_on_after) = (None, false);
+        for moment in moments {
+            history.advance(&mut replay, moment);
+            let (image, is_reboot) = image(&replay, random);
+            let expected = expected(&history, before, durability, is_reboot);
+            let what = format!(
+                "{regime:?}, {durability:?} after {before:?}, life {life}, reboot {is_reboot}, event {moment} of {last}"
+            );
+            judge(&image, regime, durability, &history, expected, &what, found);
+            if moment == goes_on_from && next.is_none() {
+                next = Some((history.clone(), after(&disk, &replay, moment, is_reboot, random)));
+                goes_on_after = is_reboot;
+            }
+        }
+        (history, disk) = next.expect("it is one of the moments");
+        let has_opened = history.has_ended(What::Open);
+        history.end_life();
+        let has_state = has_opened || (before.has_state && before.durability == durability);
+        before = Before { durability, is_reboot: goes_on_after, has_state };
+    }
+}
+
+/// Two threads change entries and read them. Whether the start was warm.
+fn use_for_a_while(
+    disk: &RecorderDisk,
+    regime: Regime,
+    durability: Durability,
+    history: &History,
+    random: &mut Random,
+) -> bool {
+    let open = |_| regime.builder(durability).io(Arc::new(disk.clone())).open();
+    let cache = history.call(disk, What::Open, open).expect("memory takes all writes");
+    let is_warm = cache.stats().recovery.start.is_warm();
+    thread::scope(|scope| {
+        for _ in 0..THREADS {
+            let (cache, mut random) = (&cache, Random::new(random.next()));
+            scope.spawn(move || {
+                for _ in 0..OPS {
+                    operate(cache, regime, disk, history, &mut random);
+                }
+            });
+        }
+    });
+    cache.check();
+    history.call(disk, What::Close, |_| cache.close()).expect("memory takes all writes");
+    is_warm
+}
+
+fn operate(cache: &TestCache, regime: Regime, disk: &RecorderDisk, history: &History, random: &mut Random) {
+    let key = random.below(KEYS);
+    let done = match random.below(100) {
+        0..55 => {
+            let len = regime.lens()[random.below(4) as usize];
+            history.call(disk, What::Insert(key), |version| cache.insert(key, value(key, version, len)))
+        }
+        55..75 => history.call(disk, What::Remove(key), |_| cache.remove(&key)).map(drop),
+        75..94 => {
+            cache.get(&key);
+            Ok(())
+        }
+        94..99 => history.call(disk, What::Flush, |_| cache.flush()),
+        _ => history.call(disk, What::Clear, |_| cache.clear()),
+    };
+    done.expect("memory takes all writes");
+}
+
+/// What a kill or a loss of power at this moment leaves, and whether the machine has rebooted.
+fn image(replay: &Replay, random: &mut Random) -> (MemoryDisk, bool) {
+    match random.below(4) {
+        0 => (replay.after_kill(random.below(2) == 0), false),
+        _ => (replay.after_power_loss(&mut |below| random.below(below)), true),
+    }
+}
+
+/// The disk on which the next life goes on.
+fn after(
+    disk: &RecorderDisk,
+    replay: &Replay,
+    moment: usize,
+    is_reboot: bool,
+    random: &mut Random,
+) -> RecorderDisk {
+    if is_reboot {
+        return RecorderDisk::over(replay.after_power_loss(&mut |below| random.below(below)));
+    }
+    disk.after_kill(moment)
+}
+
+fn expected(history: &History, before: Before, now: Durability, is_reboot: bool) -> Expected {
+    let keeps = |durability, is_reboot: bool| match durability {
+        Durability::PowerLoss => true,
+        Durability::ProcessCrash => !is_reboot,
+        _ => false,
+    };
+    if !history.has_ended(What::Open) {
+        // Either of the two runs may count.
+        let is_same = before.has_state && before.durability == now;
+        let is_warm = is_same && keeps(now, is_reboot || before.is_reboot);
+        return if is_warm { Expected::Warm } else { Expected::Either };
+    }
+    if keeps(now, is_reboot) || history.has_ended(What::Close) {
+        return Expected::Warm;
+    }
+    if history.has_begun(What::Close) { Expected::Either } else { Expected::Cold }
+}
+
+/// Opens the image in the mode of the life that it is of, and reads every key.
+fn judge(
+    image: &MemoryDisk,
+    regime: Regime,
+    durability: Durability,
+    history: &History,
+    expected: Expected,
+    what: &str,
+    found: &mut Found,
+) {
+    let cache = regime
+        .builder(durability)
+        .io(Arc::new(image.clone()))
+        .open()
+        .unwrap_or_else(|error| panic!("{what}: {error:?}"));
+    let start = cache.stats().recovery.start;
+    match expected {
+        Expected::Warm => assert!(start.is_warm(), "{what}: {start:?}"),
+        Expected::Cold => {
+            assert!(!start.is_warm() && cache.is_empty(), "{what}: {start:?}, {} entries", cache.len())
+        }
+        Expected::Either => {}
+    }
+    let judgement = history.judgement(KEYS);
+    let mut versions = Vec::new();
+    for key in 0..KEYS {
+        let version = cache.get(&key).map(|bytes| value::version(key, &bytes));
+        if let Some(lie) = version.and_then(|version| judgement.lie(key, version)) {
+            panic!("{what}: {lie}");
+        }
+        versions.push(version);
+    }
+    if expected == Expected::Warm && regime.is_roomy {
+        for (&key, &version) in &judgement.owed {
+            let is_back = versions[key as usize] == Some(version);
+            assert!(
+                is_back,
+                "{what}: version {version} of key {key} was flushed and is lost: {:#?}",
+                judgement.of(key)
+            );
+        }
+        found.owed += judgement.owed.len() as u64;
+    }
+    found.images += 1;
+    found.warm += u64::from(start.is_warm());
+    found.cold += u64::from(matches!(start, Start::Unclean | Start::ModeChanged));
+}

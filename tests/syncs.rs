@@ -1,0 +1,176 @@
+//! What a durability that outlives the machine asks of the disk: as few syncs as there can be, and none
+//! a second time after an error.
+
+mod common;
+
+use std::{
+    io::ErrorKind,
+    path::{Path, PathBuf},
+    sync::Arc,
+    thread,
+    time::Duration,
+};
+
+use common::{TempDir, contents, roomy, value::value, wait_until};
+use embercache::{
+    Durability, Error, KIB, Start, WriteBehind,
+    testing::{FaultDisk, Operation},
+};
+
+/// EMFILE.
+const TOO_MANY_OPEN_FILES: i32 = 24;
+
+/// Who comes while a sync is under way shares the next one.
+#[test]
+fn several_threads_share_a_sync() {
+    let (dir, disk) = (TempDir::new(), FaultDisk::new());
+    disk.slow_syncs(Duration::from_millis(2));
+    let builder = roomy(&dir.cache()).ram_entries(10_000).io(Arc::new(disk.clone()));
+    let cache = builder.durability(Durability::PowerLoss).open().unwrap();
+    (0..800).for_each(|key| cache.insert(key, value(key, 1, 24)).unwrap());
+    cache.flush().unwrap();
+    thread::scope(|scope| {
+        for thread in 0..8 {
+            let cache = &cache;
+            scope.spawn(move || {
+                (0..100).for_each(|key| assert!(cache.remove(&(thread * 100 + key)).unwrap()))
+            });
+        }
+    });
+    let stats = cache.stats();
+    assert_eq!(stats.journal_records, 800);
+    assert!(stats.journal_syncs < 400, "{} syncs", stats.journal_syncs);
+    (0..800).for_each(|key| cache.insert(key, value(key, 2, 24)).unwrap());
+    assert_eq!(cache.stats().journal_syncs, stats.journal_syncs, "no copy on disk, yet a wait");
+}
+
+/// A sync that fails is not tried again. The segment is given up with its entries, its file goes,
+/// and the rest goes on.
+#[test]
+fn a_segment_whose_sync_fails_is_given_up() {
+    for is_at_close in [false, true] {
+        let (dir, disk) = (TempDir::new(), FaultDisk::new());
+        let builder = || {
+            let builder = roomy(&dir.cache()).io(Arc::new(disk.clone())).write_behind(WriteBehind::Never);
+            builder.durability(if is_at_close { Durability::ProcessCrash } else { Durability::PowerLoss })
+        };
+        let cache = builder().open().unwrap();
+        (0..100).for_each(|key| cache.insert(key, value(key, 1, 500)).unwrap());
+        let before = disk.syncs_by_name();
+        disk.fail_syncs_of("seg-", ErrorKind::Other);
+        let failed = if is_at_close { cache.close() } else { cache.flush() };
+        assert!(matches!(failed, Err(Error::Io { .. })), "{failed:?}");
+        let segments = || contents(&dir.cache()).iter().filter(|(path, _)| is_segment(path)).count();
+        assert_eq!(segments(), 0, "its file is there");
+        if !is_at_close {
+            for (name, syncs) in disk.syncs_by_name().iter().filter(|(name, _)| name.starts_with("seg-")) {
+                let syncs = syncs - before.get(name).unwrap_or(&0);
+                assert!(syncs <= 1, "the sync of {name} was tried {syncs} times");
+            }
+            let in_ram: Vec<u64> = (0..100).filter(|key| cache.contains_key(key)).collect();
+            assert_eq!(
+                in_ram.len() as u64,
+                cache.stats().ram_entries,
+                "what was on disk is still said to be"
+            );
+            assert!((30..50).contains(&in_ram.len()), "RAM has {} entries", in_ram.len());
+            assert_eq!(cache.stats().write_failures, 100, "each was lost, or is in RAM without a copy");
+            disk.fail_sync(None);
+            cache.flush().unwrap();
+            disk.set_boot_id([7; 16]);
+            drop(cache);
+            let cache = builder().open().unwrap();
+            for key in in_ram {
+                assert_eq!(cache.get(&key), Some(value(key, 1, 500)));
+            }
+        } else {
+            disk.fail_sync(None);
+            let cache = builder().open().unwrap();
+            assert_eq!((cache.stats().recovery.start, cache.len()), (Start::Clean, 0));
+        }
+    }
+}
+
+fn is_segment(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("seg-"))
+}
+
+/// The journal's sync fails, so the next start is cold; if that cannot
+/// be seen to either, whoever waited is told, and the sync is not tried again.
+#[test]
+fn a_journal_whose_sync_fails_is_not_believed() {
+    for poison_fails in [false, true] {
+        let (dir, disk) = (TempDir::new(), FaultDisk::new());
+        let builder = || roomy(&dir.cache()).io(Arc::new(disk.clone())).durability(Durability::PowerLoss);
+        let cache = builder().open().unwrap();
+        (0..100).for_each(|key| cache.insert(key, value(key, 1, 500)).unwrap());
+        cache.flush().unwrap();
+        cache.remove(&0).unwrap();
+        disk.fail_sync(Some(ErrorKind::Other));
+        if poison_fails {
+            disk.fail_unlink(Some(ErrorKind::PermissionDenied));
+            for key in 1..50 {
+                let removed = cache.remove(&key);
+                assert!(matches!(removed, Err(Error::NotDurable { .. })), "{removed:?}");
+            }
+            assert_eq!(cache.stats().journal_syncs, 2, "one of before, and one that failed");
+            disk.fail_unlink(None);
+        }
+        disk.fail_sync(None);
+        if !poison_fails {
+            disk.fail_syncs_of("inv-", ErrorKind::Other);
+        }
+        (50..100).for_each(|key| _ = cache.remove(&key).unwrap());
+        assert_eq!(cache.stats().journal_syncs, 2, "it was tried again");
+        disk.set_boot_id([7; 16]);
+        let left = contents(&dir.cache());
+        drop(cache);
+        let state = |files: &[(PathBuf, Vec<u8>)]| files.iter().any(|(path, _)| path.ends_with("STATE"));
+        assert!(!state(&left), "STATE is still there");
+        let cache = builder().open().unwrap();
+        assert_eq!((cache.stats().recovery.start, cache.len()), (Start::New, 0));
+    }
+}
+
+/// A segment that cannot be opened to be synced is not lost for that.
+#[test]
+fn a_sync_that_cannot_be_tried_costs_nothing() {
+    let (dir, disk) = (TempDir::new(), FaultDisk::new());
+    let builder = || {
+        let builder = roomy(&dir.cache()).segment_size(64 * KIB).write_behind(WriteBehind::Never);
+        builder.io(Arc::new(disk.clone())).durability(Durability::PowerLoss)
+    };
+    let cache = builder().open().unwrap();
+    (0..200).for_each(|key| cache.insert(key, value(key, 1, 1_000)).unwrap());
+    disk.fail_nth(Operation::Open, 1, TOO_MANY_OPEN_FILES, false);
+    let flushed = cache.flush();
+    assert!(disk.has_failed() && flushed.is_err(), "{flushed:?}");
+    cache.flush().unwrap();
+    disk.set_boot_id([7; 16]);
+    drop(cache);
+    assert_eq!(builder().open().unwrap().len(), 200);
+}
+
+/// The sync that fails is the one before a trailer is written: nobody asks for it again, and what lies in
+/// the segment is a miss from the next flush on.
+#[test]
+fn a_sync_that_failed_at_a_seal_is_not_tried_again() {
+    let (dir, disk) = (TempDir::new(), FaultDisk::new());
+    let builder = roomy(&dir.cache()).segment_size(64 * KIB).write_behind(WriteBehind::Never);
+    let cache = builder.io(Arc::new(disk.clone())).durability(Durability::PowerLoss).open().unwrap();
+    cache.insert(0, value(0, 1, 1_000)).unwrap();
+    cache.flush().unwrap();
+    let first = || disk.syncs_by_name()["seg-00000000.log"];
+    let before = first();
+    disk.fail_syncs_of("seg-", ErrorKind::Other);
+    let mut key = 1;
+    wait_until("the first segment is sealed", Duration::from_secs(20), || {
+        key += 1;
+        cache.insert(key, value(key, 1, 1_000)).unwrap();
+        first() > before
+    });
+    disk.fail_sync(None);
+    let _ = cache.flush();
+    assert_eq!(first(), before + 1);
+    assert!(!dir.cache().join("seg-00000000.log").exists(), "it is still there");
+}
