@@ -13,7 +13,7 @@ use std::{
 };
 
 use common::{
-    Random, TestCache, figure, from_env,
+    Random, TestCache, cases, figure, from_env,
     value::{self, value},
 };
 use embercache::{Admission, Builder, Cache, KIB, MIB, Start, WriteBehind, testing::MemoryDisk};
@@ -138,14 +138,9 @@ struct Opened {
 
 /// Every `1 / share` of what there is, more of it in a longer run, never the same twice.
 fn sample(all: usize, share: usize) -> impl Iterator<Item = usize> {
-    let step = (share / from_env("EMBERCACHE_SOAK", 1_usize)).max(1);
+    let step = (share / cases(1) as usize).max(1);
     // An odd step meets all offsets within a record, whatever their alignment.
     (0..all).step_by(if step > 1 { step | 1 } else { 1 })
-}
-
-/// A number of random cases.
-fn cases(short: u64) -> u64 {
-    short * from_env("EMBERCACHE_SOAK", 1)
 }
 
 /// An undamaged directory gives everything back, so that the tests below see damage and nothing else.

@@ -6,7 +6,7 @@ mod common;
 use std::{collections::BTreeMap, io::ErrorKind, sync::Arc, time::Duration};
 
 use common::{
-    Random, TestCache, from_env,
+    Random, TestCache, cases, from_env,
     value::{value, version},
     wait_until,
 };
@@ -65,7 +65,7 @@ fn at_each_moment(
     mut see: impl FnMut(MemoryDisk, &Replay, bool),
 ) {
     let mut random = Random::new(from_env("EMBERCACHE_SEED", 1));
-    let losses = losses * from_env("EMBERCACHE_SOAK", 1);
+    let losses = cases(losses);
     let mut replay = disk.replay();
     assert!(replay.events() >= first, "the record is shorter");
     loop {

@@ -18,7 +18,7 @@ use std::{
 };
 
 use common::{
-    Random, TempDir, TestCache, child,
+    Random, TempDir, TestCache, cases, child,
     child::{Kind, Role, Spawned},
     contents, figure, from_env, roomy, skip, tiny,
     value::{self, value},
@@ -67,7 +67,7 @@ fn a_full_file_system() {
             }
         }
     };
-    let end = Instant::now() + 3 * SECOND * from_env("EMBERCACHE_SOAK", 1);
+    let end = Instant::now() + 3 * SECOND * cases(1) as u32;
     work(&|| cache.stats().write_failures > 0 && Instant::now() > end);
     let (failures, spills) = (cache.stats().write_failures, cache.stats().spills);
     fs::remove_file(filler).unwrap();
@@ -198,7 +198,7 @@ fn a_sealed_segment_is_truncated_by_another_process() {
 /// Line 49: one of two wins, the other is told so at once, and a killed owner is not in the way.
 #[test]
 fn two_processes_race_to_open() {
-    let races = 10 * from_env("EMBERCACHE_SOAK", 1);
+    let races = cases(10);
     let mut slowest_us = 0;
     for _ in 0..races {
         let dir = TempDir::new();
@@ -241,7 +241,7 @@ fn open_and_hold(role: &Role) {
 /// Line 50: a fork has the cache's memory and files, and neither its threads nor the right to use it.
 #[test]
 fn a_fork_may_not_use_the_cache() {
-    let forks = 10 * from_env("EMBERCACHE_SOAK", 1);
+    let forks = cases(10);
     let dir = TempDir::new();
     let cache = roomy(&dir.cache()).ram_entries(200).open().unwrap();
     (0..1_000).for_each(|key| cache.insert(key, value(key, 1, 200)).unwrap());
@@ -404,7 +404,7 @@ fn use_small_memory(role: &Role) {
     let builder: Builder<u64, Vec<u8>> = Cache::builder(&role.dir).ram(24 * MIB).segment_size(8 * MIB);
     let cache = builder.disk(256 * MIB).admission(Admission::All).open().unwrap();
     let mut random = Random::new(from_env("EMBERCACHE_SEED", 55));
-    let end = Instant::now() + 4 * SECOND * from_env("EMBERCACHE_SOAK", 1);
+    let end = Instant::now() + 4 * SECOND * cases(1) as u32;
     while Instant::now() < end || cache.stats().reclaimed == 0 {
         for _ in 0..1_000 {
             let key = random.below(100_000);

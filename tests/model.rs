@@ -4,7 +4,7 @@
 mod common;
 
 use common::{
-    from_env,
+    cases,
     model::{Demands, Run, TestDisk},
     ops::Op,
     tiny,
@@ -17,7 +17,7 @@ use proptest::{
 
 proptest! {
     #![proptest_config(ProptestConfig {
-        cases: from_env("EMBERCACHE_MODEL_CASES", 96),
+        cases: cases(96) as u32,
         failure_persistence: None,
         max_shrink_iters: 2_000,
         ..ProptestConfig::default()

@@ -10,7 +10,7 @@ use std::{
 };
 
 use common::{
-    Random, TempDir, TestCache, from_env,
+    Random, TempDir, TestCache, cases, figure, from_env,
     oracle::{Floor, Oracle},
     tiny,
     value::{self, value},
@@ -21,6 +21,8 @@ const FEW_KEYS: u64 = 64;
 /// So many that most of the disk is alive when it is reclaimed.
 const MANY_KEYS: u64 = 1_000;
 const THREADS: u64 = 8;
+/// How often each directory is opened.
+const LIVES: u64 = 10;
 
 /// The policy as users have it: entries move between the tiers all the time.
 #[test]
@@ -50,20 +52,19 @@ fn eight_threads_and_reclaim() {
 
 /// What each life ended with.
 fn run(keys: u64, ops: u64, options: impl Fn(&TempDir) -> Builder<u64, Vec<u8>>) -> Vec<Stats> {
-    let ops = from_env("EMBERCACHE_NO_STALE_OPS", ops);
-    let lives = from_env("EMBERCACHE_NO_STALE_LIVES", 10);
+    let ops = cases(ops);
     let seed = from_env("EMBERCACHE_SEED", 1);
     let dir = TempDir::new();
     let oracle = Oracle::new(keys);
     let hits = AtomicU64::new(0);
     let mut ends = Vec::new();
-    for life in 0..lives {
+    for life in 0..LIVES {
         let cache = options(&dir).open().unwrap();
         thread::scope(|scope| {
             for thread in 0..THREADS {
                 let worker = Worker { cache: &cache, oracle: &oracle, hits: &hits, keys };
                 let random = Random::new(seed ^ life << 32 ^ thread << 48);
-                scope.spawn(move || worker.run(random, ops / lives / THREADS));
+                scope.spawn(move || worker.run(random, ops / LIVES / THREADS));
             }
         });
         cache.check();
@@ -72,6 +73,7 @@ fn run(keys: u64, ops: u64, options: impl Fn(&TempDir) -> Builder<u64, Vec<u8>>)
             cache.close().unwrap();
         }
     }
+    figure(32, &format!("{ops} operations on {keys} keys by {THREADS} threads, {LIVES} opens, 0 stale"));
     // A test in which everything is missed would pass as well, and so would one without a disk.
     let hits = hits.into_inner();
     assert!(hits > ops / 20, "only {hits} of {ops} operations hit");

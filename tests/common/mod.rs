@@ -61,12 +61,17 @@ impl TempDir {
     }
 }
 
-/// A count from the environment, so that a long run is the short run with other numbers.
+/// A number from the environment.
 pub(crate) fn from_env<T: FromStr>(name: &str, default: T) -> T {
     match env::var(name) {
         Ok(text) => text.parse().unwrap_or_else(|_| panic!("{name}={text} is not a number")),
         Err(_) => default,
     }
+}
+
+/// So many cases as a test has in CI, times `EMBERCACHE_SOAK`: a long run is the short one with other numbers.
+pub(crate) fn cases(short: u64) -> u64 {
+    short * from_env("EMBERCACHE_SOAK", 1)
 }
 
 /// Prints what a line of the reliability report says, for `soak` to gather: the line's number in

@@ -1,0 +1,143 @@
+//! What there is to run, and running it.
+
+use std::{
+    path::Path,
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, ensure};
+
+/// Tests that are run by one command, and said to do more by the environment.
+pub struct Suite {
+    pub name: &'static str,
+    pub what: &'static str,
+    kind: Kind,
+}
+
+enum Kind {
+    /// One of the crate's own test targets, which multiplies its cases by `EMBERCACHE_SOAK`.
+    Test,
+    /// A fuzz target, for [`FUZZ_SECONDS`] times the factor, and the line that its figures are for.
+    Fuzz(u32),
+}
+
+const fn test(name: &'static str, what: &'static str) -> Suite {
+    Suite { name, what, kind: Kind::Test }
+}
+
+const fn fuzz(name: &'static str, line: u32, what: &'static str) -> Suite {
+    Suite { name, what, kind: Kind::Fuzz(line) }
+}
+
+const FUZZ_SECONDS: u64 = 20;
+
+pub const SUITES: &[Suite] = &[
+    test("kill", "SIGKILL at random moments"),
+    test("no_stale", "eight threads and an oracle"),
+    test("model", "random operations beside a model"),
+    test("every_moment", "a stop at every operation of the disk"),
+    test("power_loss", "what a loss of power may leave"),
+    test("faults", "the nth operation of the disk fails"),
+    test("corruption", "damaged, cut and forged files"),
+    test("machine", "real faults: full and failing file systems, limits, other processes"),
+    fuzz("segment", 39, "segments as the parser meets them"),
+    fuzz("metadata", 40, "STATE, snapshot and journal as the parsers meet them"),
+    fuzz("operations", 42, "operations with kills, reboots and faults beside a model"),
+];
+
+/// What a run came to.
+pub struct Outcome {
+    pub suite: &'static Suite,
+    pub factor: u64,
+    pub passed: bool,
+    pub took: Duration,
+    /// The figures that it printed, by line.
+    pub figures: Vec<(u32, String)>,
+    pub output: String,
+}
+
+impl Suite {
+    /// Builds it, so that the run's time is the run's.
+    pub fn build(&self) -> Result<()> {
+        let mut command = match self.kind {
+            Kind::Test => cargo(&["test", "--release", "--no-run", "--test", self.name]),
+            Kind::Fuzz(_) => cargo(&["fuzz", "build", self.name]),
+        };
+        let built = command.output().context("cargo could not be started")?;
+        ensure!(built.status.success(), "{}: {}", self.name, String::from_utf8_lossy(&built.stderr));
+        Ok(())
+    }
+
+    pub fn run(&'static self, factor: u64) -> Result<Outcome> {
+        let mut command = match self.kind {
+            Kind::Test => cargo(&["test", "--release", "--test", self.name, "--", "--nocapture"]),
+            Kind::Fuzz(_) => {
+                let time = format!("-max_total_time={}", FUZZ_SECONDS * factor);
+                cargo(&["fuzz", "run", self.name, "--", &time, "-detect_leaks=0", "-print_final_stats=1"])
+            }
+        };
+        command.env("EMBERCACHE_SOAK", factor.to_string());
+        let begun = Instant::now();
+        let run = command.output().context("cargo could not be started")?;
+        let output =
+            [run.stdout, run.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
+        Ok(Outcome {
+            suite: self,
+            factor,
+            passed: run.status.success(),
+            took: begun.elapsed(),
+            figures: match self.kind {
+                Kind::Test => figures(&output),
+                Kind::Fuzz(line) => vec![(line, executions(&output))],
+            },
+            output,
+        })
+    }
+}
+
+/// In the crate's directory, with what nightly flags the fuzzer needs.
+fn cargo(args: &[&str]) -> Command {
+    let mut command = Command::new("cargo");
+    let root =
+        Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("this package lies in the crate's directory");
+    command.args(args).current_dir(root).env("RUSTC_BOOTSTRAP", "1");
+    command
+}
+
+/// The tests print `line N: figures`.
+fn figures(output: &str) -> Vec<(u32, String)> {
+    let figure = |line: &str| {
+        let (number, figures) = line.trim().strip_prefix("line ")?.split_once(": ")?;
+        Some((number.parse().ok()?, figures.to_owned()))
+    };
+    output.lines().filter_map(figure).collect()
+}
+
+/// What libFuzzer prints in the end, and its last word on coverage.
+fn executions(output: &str) -> String {
+    let after = |name: &str| {
+        let at = output.rfind(name)? + name.len();
+        output[at..].split_whitespace().next()
+    };
+    let executions = after("stat::number_of_executed_units:").unwrap_or("no");
+    format!("{executions} executions, {} edges covered", after(" cov:").unwrap_or("?"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_are_found_among_other_output() {
+        let output = "running 2 tests\nline 15: 7 flips, 0 wrong\nline x: no\ntest a ... ok\n  line 9: b: c";
+        assert_eq!(figures(output), [(15, "7 flips, 0 wrong".to_owned()), (9, "b: c".to_owned())]);
+    }
+
+    #[test]
+    fn the_fuzzer_tells_executions_and_coverage() {
+        let output =
+            "#8 pulse cov: 12 ft: 3\n#9 DONE cov: 34 ft: 5\nstat::number_of_executed_units: 900\nstat::x: 1";
+        assert_eq!(executions(output), "900 executions, 34 edges covered");
+    }
+}
