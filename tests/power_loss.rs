@@ -37,17 +37,19 @@ const IMAGES: u64 = 12;
 #[test]
 fn a_loss_of_power_costs_nothing_that_was_promised() {
     let found = run_all(1, 4_000, |_| Durability::PowerLoss);
-    figure(10, &format!("{}, PowerLoss", found.figures()));
     assert!(found.owed > found.images, "only {} entries were owed: nothing was tested", found.owed);
     assert!(found.warm > found.images / 2, "only {} starts were warm", found.warm);
+    let Found { images, owed, .. } = found;
+    figure(10, &format!("{images} images, {owed} flushed entries owed and back, 0 stale, 0 corrupt"));
 }
 
 /// The default mode: a machine that has rebooted starts cold, and is warm again after a clean close only.
 #[test]
 fn another_mode_starts_cold_after_a_loss_of_power() {
     let found = run_all(2, 1_000, |_| Durability::ProcessCrash);
-    figure(11, &format!("{}, ProcessCrash, cold wherever the machine had rebooted", found.figures()));
     assert!(found.cold > found.images / 4, "only {} starts were cold", found.cold);
+    let Found { images, cold, .. } = found;
+    figure(11, &format!("{images} images, {cold} of an unclean end and a reboot, all cold, 0 stale"));
 }
 
 /// A directory that is opened in one mode, then in another.
@@ -55,7 +57,6 @@ fn another_mode_starts_cold_after_a_loss_of_power() {
 fn modes_may_follow_one_another() {
     let modes = [Durability::PowerLoss, Durability::ProcessCrash, Durability::Clean];
     let found = run_all(3, 1_500, |random| modes[random.below(3) as usize]);
-    figure(11, &format!("{}, modes in turns", found.figures()));
     assert!(found.warm > found.images / 10 && found.cold > found.images / 10, "{found:?}");
 }
 
@@ -108,7 +109,7 @@ fn a_segment_whose_unlink_is_lost_finds_its_journal_still_there() {
         }
     }
     assert!(images > 300, "only {images} images");
-    figure(14, &format!("{images} images with an unlink that was lost, nothing came back"));
+    figure(14, &format!("(d) {images} images with unlinks that may be lost, 0 stale"));
 }
 
 /// What a flush has made safe stays so while reclaim writes it again: at each moment one copy or the other
@@ -208,13 +209,6 @@ struct Found {
     owed: u64,
     warm: u64,
     cold: u64,
-}
-
-impl Found {
-    fn figures(&self) -> String {
-        let Found { images, owed, warm, cold } = self;
-        format!("{images} images, {warm} warm, {cold} cold, {owed} entries owed and back, 0 stale, 0 corrupt")
-    }
 }
 
 /// Lives of many directories, on as many threads as there are processors.
