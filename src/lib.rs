@@ -61,6 +61,9 @@ mod look_ups;
 mod maintenance;
 mod options;
 mod processor;
+#[cfg(shuttle)]
+#[cfg(test)]
+mod schedules;
 mod shard;
 mod stats;
 mod sync;
