@@ -1,18 +1,15 @@
 //! How operations wake the maintenance thread, ask something of it, and wait for it.
 
-use std::{
-    collections::VecDeque,
-    sync::{
-        OnceLock,
-        mpsc::{self, Receiver, SyncSender},
-    },
-    thread::{self, ThreadId},
-    time::Duration,
-};
+use std::{collections::VecDeque, sync::OnceLock, time::Duration};
 
 use crate::{
     error::Error,
-    sync::{AtomicBool, Condvar, Mutex, Ordering::Relaxed},
+    sync::{
+        AtomicBool, Condvar, Mutex,
+        Ordering::Relaxed,
+        mpsc::{self, Receiver, SyncSender},
+        thread::{self, ThreadId},
+    },
 };
 
 /// What can be asked of the maintenance thread.
@@ -162,9 +159,8 @@ impl Bell {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Instant;
-
     use super::*;
+    use crate::sync::Instant;
 
     const PAUSE: Duration = Duration::from_millis(100);
 

@@ -1,10 +1,6 @@
 //! Opening, flushing and closing: the tiers and the thread that maintains them.
 
-use std::{
-    sync::Arc,
-    thread::{self, JoinHandle},
-    time::Instant,
-};
+use std::sync::Arc;
 
 use crossbeam_epoch as epoch;
 
@@ -22,7 +18,10 @@ use crate::{
     origin::Origin,
     shard::{DiskState, Stripe, admission::Gate, arena::Arena, expiry::Expiry},
     stats::Recovery,
-    sync::Mutex,
+    sync::{
+        Instant, Mutex,
+        thread::{self, JoinHandle},
+    },
     tiers::Tiers,
     time::Clock,
 };

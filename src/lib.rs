@@ -62,6 +62,9 @@ mod maintenance;
 mod options;
 mod origin;
 mod processor;
+#[cfg(shuttle)]
+#[cfg(test)]
+mod schedules;
 mod shard;
 mod stats;
 mod sync;

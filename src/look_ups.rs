@@ -4,7 +4,10 @@ use std::cell::Cell;
 
 use crossbeam_utils::CachePadded;
 
-use crate::sync::{AtomicU64, Mutex, Ordering::Relaxed};
+use crate::sync::{
+    Ordering::Relaxed,
+    tally::{AtomicU64, Mutex},
+};
 
 /// Threads beyond this many share the last lane.
 const LANES: usize = 32;

@@ -1,12 +1,6 @@
 //! Both tiers under one roof: the stripes, the log, and what every walk through them needs.
 
-use std::{
-    hint,
-    ops::Range,
-    sync::Arc,
-    thread,
-    time::{Duration, Instant},
-};
+use std::{ops::Range, sync::Arc, thread, time::Duration};
 
 use crossbeam_epoch::{self as epoch, Guard};
 
@@ -29,7 +23,7 @@ use crate::{
         expiry::Expiry,
     },
     stats::Recovery,
-    sync::Mutex,
+    sync::{Instant, Mutex, hint},
 };
 
 /// What an entry costs beside its own struct and what it owns: its part of the table, the ring and the ghosts.

@@ -1,8 +1,8 @@
 //! Whether the disk takes what it is given, and when to ask it again.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use crate::error::Error;
+use crate::{error::Error, sync::Instant};
 
 /// The first pause, and the longest that it grows to by doubling.
 const FIRST_BACKOFF: Duration = Duration::from_secs(1);

@@ -8,10 +8,7 @@ mod health;
 mod reclaim;
 mod spill;
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 
 use crossbeam_epoch as epoch;
 
@@ -27,6 +24,7 @@ use crate::{
         DiskState,
         entry::{Meta, SlotId},
     },
+    sync::Instant,
     tiers::Tiers,
 };
 

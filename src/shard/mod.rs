@@ -39,7 +39,7 @@ mod table;
 #[cfg(test)]
 mod replay;
 
-use std::{borrow::Borrow, hint, sync::Arc};
+use std::{borrow::Borrow, sync::Arc};
 
 use crossbeam_epoch::Guard;
 
@@ -63,6 +63,7 @@ use crate::{
     sync::{
         AtomicBool, Mutex, MutexGuard,
         Ordering::{Acquire, Release},
+        hint,
     },
 };
 
