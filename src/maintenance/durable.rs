@@ -1,17 +1,14 @@
 //! Making segments outlive the machine: where the durability asks for it, after a flush, at each sweep
 //! and before a segment goes whose live records were written again; at a close always.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 
 use super::Maintenance;
 use crate::{
     codec::{Key, Value},
     error::Error,
     log::Segment,
-    sync::Ordering::Relaxed,
+    sync::{Instant, Ordering::Relaxed},
 };
 
 /// How long what has been written may wait for a sync that nobody asks for.
