@@ -27,7 +27,10 @@ use shuttle::{
     thread,
 };
 
-use self::oracle::{Floor, Oracle};
+use self::{
+    oracle::{Floor, Oracle},
+    witness::Witness,
+};
 use crate::{
     Admission, Builder, Cache, Error, KIB, Stats, WriteBehind, io::memory::MemoryDisk, sync::Instant,
 };
@@ -36,6 +39,8 @@ use crate::{
 mod oracle;
 #[path = "../tests/common/value.rs"]
 mod value;
+#[path = "../tests/common/witness.rs"]
+mod witness;
 
 /// Schedules of each scenario.
 const RANDOM: usize = 2_000;
@@ -415,18 +420,21 @@ impl Stage {
         Stage { tuning, disk, cache, oracle: Arc::new(Oracle::new(KEYS)), kills: Arc::default(), seen }
     }
 
+    fn witness(&self) -> Witness<'_> {
+        self.beside(&self.cache)
+    }
+
+    /// What a look-up in any cache that has come of this one may see.
+    fn beside<'a>(&'a self, cache: &'a Cache<u64, Vec<u8>>) -> Witness<'a> {
+        Witness { cache, oracle: &self.oracle, hits: &self.seen.hits, may_be_closed: true }
+    }
+
     fn get(&self, key: u64) {
-        let floor = self.oracle.floor(key);
-        if let Some(found) = self.cache.get(&key) {
-            self.judge(key, &found, floor);
-        }
+        self.witness().get(key);
     }
 
     fn peek(&self, key: u64) {
-        let floor = self.oracle.floor(key);
-        if let Some(found) = self.cache.peek(&key) {
-            self.judge(key, &found, floor);
-        }
+        self.witness().peek(key);
     }
 
     fn insert(&self, key: u64) {
@@ -434,29 +442,19 @@ impl Stage {
     }
 
     fn store(&self, key: u64, len: usize) {
-        let (version, start) = (self.oracle.next_version(), self.oracle.now());
-        if was_open(self.cache.insert(key, value::value(key, version, len))).is_some() {
-            self.oracle.ended(key, version);
-            self.oracle.invalidated(key, start);
-        }
+        self.witness().insert(key, len);
     }
 
     fn remove(&self, key: u64) {
-        let start = self.oracle.now();
-        if was_open(self.cache.remove(&key)).is_some() {
-            self.oracle.invalidated(key, start);
-        }
+        self.witness().remove(key);
     }
 
     fn clear(&self) {
-        let start = self.oracle.now();
-        if was_open(self.cache.clear()).is_some() {
-            self.oracle.cleared(start);
-        }
+        self.witness().clear();
     }
 
     fn flush(&self) {
-        was_open(self.cache.flush());
+        self.witness().flush();
     }
 
     fn close(&self) {
@@ -464,30 +462,11 @@ impl Stage {
     }
 
     fn load(&self, key: u64) {
-        let floor = self.oracle.floor(key);
-        let mut loaded = None;
-        let found = self.cache.get_or_insert_with(&key, || {
-            let version = self.oracle.next_version();
-            loaded = Some(version);
-            self.oracle.leased(key, version);
-            value::value(key, version, SMALL)
-        });
-        if let Some(version) = loaded {
-            self.oracle.ended(key, version);
-        }
-        self.judge(key, &found, floor);
+        self.witness().load(key, SMALL);
     }
 
     fn lease(&self, key: u64) {
-        let Some(lease) = was_open(self.cache.lease(&key)) else { return };
-        let version = self.oracle.next_version();
-        self.oracle.leased(key, version);
-        let start = self.oracle.now();
-        let Some(stored) = was_open(lease.fill(value::value(key, version, SMALL))) else { return };
-        self.oracle.ended(key, version);
-        if stored {
-            self.oracle.filled(key, start);
-        }
+        self.witness().lease(key, SMALL);
     }
 
     /// Keeps the disk as a kill would leave it now, to be opened when the schedule is over.
@@ -539,16 +518,10 @@ impl Stage {
         let cache = open(self.tuning, disk);
         for (key, &floor) in (0..KEYS).zip(floors) {
             if let Some(value) = cache.get(&key) {
-                self.judge(key, &value, floor);
+                self.beside(&cache).judge(key, &value, floor);
                 found.fetch_add(1, Relaxed);
             }
         }
-    }
-
-    fn judge(&self, key: u64, found: &[u8], floor: Floor) {
-        let version = value::version(key, found);
-        assert!(!self.oracle.is_stale(key, version, floor), "stale: version {version} of key {key}");
-        self.seen.hits.fetch_add(1, Relaxed);
     }
 }
 
@@ -556,12 +529,4 @@ fn open(tuning: Tuning, disk: &MemoryDisk) -> Cache<u64, Vec<u8>> {
     let tiny =
         Cache::builder("dir").segment_size(64 * KIB).disk(256 * KIB).stripes(1).admission(Admission::All);
     tuning(tiny.io(Arc::new(disk.clone()))).open().expect("this disk never fails")
-}
-
-/// What came of it, unless the cache was closed.
-fn was_open<T>(result: Result<T, Error>) -> Option<T> {
-    match result {
-        Err(Error::Closed) => None,
-        result => Some(result.expect("this disk never fails")),
-    }
 }

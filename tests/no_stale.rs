@@ -3,18 +3,9 @@
 
 mod common;
 
-use std::{
-    sync::atomic::{AtomicU64, Ordering::Relaxed},
-    thread,
-    time::Duration,
-};
+use std::{sync::atomic::AtomicU64, thread, time::Duration};
 
-use common::{
-    Random, TempDir, TestCache, cases, figure, from_env,
-    oracle::{Floor, Oracle},
-    tiny,
-    value::{self, value},
-};
+use common::{Random, TempDir, cases, figure, from_env, oracle::Oracle, tiny, witness::Witness};
 use embercache::{Builder, Stats, WriteBehind};
 
 const FEW_KEYS: u64 = 64;
@@ -62,7 +53,8 @@ fn run(keys: u64, ops: u64, options: impl Fn(&TempDir) -> Builder<u64, Vec<u8>>)
         let cache = options(&dir).open().unwrap();
         thread::scope(|scope| {
             for thread in 0..THREADS {
-                let worker = Worker { cache: &cache, oracle: &oracle, hits: &hits, keys };
+                let witness = Witness { cache: &cache, oracle: &oracle, hits: &hits, may_be_closed: false };
+                let worker = Worker { witness, keys };
                 let random = Random::new(seed ^ life << 32 ^ thread << 48);
                 scope.spawn(move || worker.run(random, ops / LIVES / THREADS));
             }
@@ -83,93 +75,26 @@ fn run(keys: u64, ops: u64, options: impl Fn(&TempDir) -> Builder<u64, Vec<u8>>)
 
 #[derive(Clone, Copy)]
 struct Worker<'a> {
-    cache: &'a TestCache,
-    oracle: &'a Oracle,
-    hits: &'a AtomicU64,
+    witness: Witness<'a>,
     keys: u64,
 }
 
 impl Worker<'_> {
     fn run(self, mut random: Random, ops: u64) {
+        let Worker { witness, keys } = self;
         for _ in 0..ops {
-            let key = random.below(self.keys);
+            let key = random.below(keys);
             let len = [24, 40, 200, 1000, 4000][random.below(5) as usize];
             match random.below(10_000) {
-                0..3_500 => self.get(key),
-                3_500..4_000 => self.peek(key),
-                4_000..7_000 => self.insert(key, len),
-                7_000..8_500 => self.remove(key),
-                8_500..9_250 => self.load(key, len),
-                9_250..9_980 => self.lease(key, len),
-                9_980..9_995 => self.cache.flush().unwrap(),
-                _ => self.clear(),
+                0..3_500 => witness.get(key),
+                3_500..4_000 => witness.peek(key),
+                4_000..7_000 => witness.insert(key, len),
+                7_000..8_500 => witness.remove(key),
+                8_500..9_250 => witness.load(key, len),
+                9_250..9_980 => witness.lease(key, len),
+                9_980..9_995 => witness.flush(),
+                _ => witness.clear(),
             }
         }
-    }
-
-    fn get(self, key: u64) {
-        let floor = self.oracle.floor(key);
-        if let Some(found) = self.cache.get(&key) {
-            self.judge(key, &found, floor);
-        }
-    }
-
-    fn peek(self, key: u64) {
-        let floor = self.oracle.floor(key);
-        if let Some(found) = self.cache.peek(&key) {
-            self.judge(key, &found, floor);
-        }
-    }
-
-    fn insert(self, key: u64, len: usize) {
-        let (version, start) = (self.oracle.next_version(), self.oracle.now());
-        self.cache.insert(key, value(key, version, len)).unwrap();
-        self.oracle.ended(key, version);
-        self.oracle.invalidated(key, start);
-    }
-
-    fn remove(self, key: u64) {
-        let start = self.oracle.now();
-        self.cache.remove(&key).unwrap();
-        self.oracle.invalidated(key, start);
-    }
-
-    fn clear(self) {
-        let start = self.oracle.now();
-        self.cache.clear().unwrap();
-        self.oracle.cleared(start);
-    }
-
-    fn load(self, key: u64, len: usize) {
-        let floor = self.oracle.floor(key);
-        let mut loaded = None;
-        let found = self.cache.get_or_insert_with(&key, || {
-            let version = self.oracle.next_version();
-            loaded = Some(version);
-            self.oracle.leased(key, version);
-            value(key, version, len)
-        });
-        if let Some(version) = loaded {
-            self.oracle.ended(key, version);
-        }
-        self.judge(key, &found, floor);
-    }
-
-    fn lease(self, key: u64, len: usize) {
-        let lease = self.cache.lease(&key).unwrap();
-        let version = self.oracle.next_version();
-        self.oracle.leased(key, version);
-        let start = self.oracle.now();
-        let stored = lease.fill(value(key, version, len)).unwrap();
-        self.oracle.ended(key, version);
-        if stored {
-            self.oracle.filled(key, start);
-        }
-    }
-
-    fn judge(self, key: u64, found: &[u8], floor: Floor) {
-        let version = value::version(key, found);
-        assert!(!self.oracle.is_stale(key, version, floor), "stale: version {version} of key {key}");
-        self.hits.fetch_add(1, Relaxed);
     }
 }

@@ -9,6 +9,7 @@ pub(crate) mod model;
 pub(crate) mod ops;
 pub(crate) mod oracle;
 pub(crate) mod value;
+pub(crate) mod witness;
 
 use std::{
     env, fs,
@@ -20,7 +21,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use embercache::{Admission, Builder, Cache, KIB, MIB, testing::FaultDisk};
+use embercache::{Admission, Builder, Cache, Error, KIB, MIB, testing::FaultDisk};
 
 /// The cache that most tests use: eight-byte keys and [checkable](value) values.
 pub(crate) type TestCache = Cache<u64, Vec<u8>>;
