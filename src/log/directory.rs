@@ -63,7 +63,9 @@ impl Directory {
         if !lock.try_lock().map_err(|error| failed("locking", &lock_path, error))? {
             return Err(Error::Locked { dir: path });
         }
-        claim(&*io, &path, &*lock)?;
+        // Whoever put other files here had made LOCK durable first.
+        let is_used = names.len() > 1;
+        claim(&*io, &path, &*lock, is_used)?;
         let identity = lock.identity().map_err(|error| failed("looking at", &lock_path, error))?;
         Ok(Directory { io, path, identity, lock: Mutex::new(Some(lock)) })
     }
@@ -150,15 +152,19 @@ impl Drop for Directory {
 }
 
 /// Checks, with the lock held, that LOCK is ours, or makes it so in a directory that has nothing
-/// else: only whoever holds the lock writes its text.
-fn claim(io: &dyn Io, dir: &Path, lock: &dyn IoFile) -> Result<(), Error> {
+/// else: only whoever holds the lock writes its text. Where other files were seen, it is durable.
+fn claim(io: &dyn Io, dir: &Path, lock: &dyn IoFile, is_used: bool) -> Result<(), Error> {
     let path = dir.join(LOCK);
     let len = lock.file_len().map_err(|error| failed("reading", &path, error))?;
     let mut text = vec![0; len.min(LOCK_TEXT.len() as u64) as usize];
     lock.read_exact_at(&mut text, 0).map_err(|error| failed("reading", &path, error))?;
     let is_whole = len == LOCK_TEXT.len() as u64 && text == LOCK_TEXT;
+    if is_whole && is_used {
+        return Ok(());
+    }
     let names = io.list(dir).map_err(|error| failed("listing", dir, error))?;
     if is_whole && names.len() > 1 {
+        // They came while this one waited for the lock.
         return Ok(());
     }
     // A loss of power may have kept the length and not the text.
