@@ -5,6 +5,7 @@ use std::{fmt, time::Duration};
 use crate::{
     codec::{Key, Value},
     log::{self, RecoveryReport},
+    shard::counts::Counts,
     sync::Ordering::Relaxed,
     tiers::Tiers,
 };
@@ -161,7 +162,14 @@ impl Stats {
     }
 
     pub(crate) fn of<K: Key, V: Value>(tiers: &Tiers<K, V>) -> Stats {
-        let counts = tiers.counts();
+        let (mut counts, mut held) = (Counts::default(), Stats::default());
+        tiers.for_each_shard(|shard| {
+            counts += *shard.counts();
+            held.metadata_bytes += shard.metadata_bytes();
+            held.clock_steps += shard.clock_steps();
+            held.ram_entries += shard.resident_len();
+            held.disk_entries += shard.index().len() as u64;
+        });
         let mut stats = Stats {
             ram_hits: tiers.look_ups.hits(),
             disk_hits: tiers.look_ups.disk_hits(),
@@ -188,14 +196,8 @@ impl Stats {
             index_bytes: tiers.budget.index_bytes(),
             queue_bytes: tiers.budget.leaving(),
             recovery: tiers.recovery,
-            ..Stats::default()
+            ..held
         };
-        tiers.for_each_shard(|shard| {
-            stats.metadata_bytes += shard.metadata_bytes();
-            stats.clock_steps += shard.clock_steps();
-            stats.ram_entries += shard.resident_len();
-            stats.disk_entries += shard.index().len() as u64;
-        });
         if let Some(log) = &tiers.log {
             stats.indexable_disk_bytes = tiers.indexable_disk_bytes();
             stats.add_log(log);

@@ -18,7 +18,6 @@ use crate::{
     shard::{
         Loan, Shard, Stripe,
         cold::Filling,
-        counts::Counts,
         entry::{Arrival, Entry, Meta},
         expiry::Expiry,
     },
@@ -245,13 +244,6 @@ impl<K: Key, V: Value> Tiers<K, V> {
         }
         let entry = Entry { meta: Meta::new(hash, weight as u32), key, value: copy.value };
         Some(Arrival { entry, times: self.expiry.times_after_disk(copy.expiry_s, copy.idle) })
-    }
-
-    /// The sum of what the stripes have counted.
-    pub(crate) fn counts(&self) -> Counts {
-        let mut sum = Counts::default();
-        self.for_each_shard(|shard| sum += *shard.counts());
-        sum
     }
 
     /// Runs `visit` on every stripe in turn, under its lock; on none in a fork.
