@@ -142,7 +142,11 @@ impl<K: Key, V: Value> Builder<K, V> {
     }
 
     /// The number of stripes, each with a lock of its own: a power of two up to 1,024. By default
-    /// 16 for each core, at most one for each MiB (or for 256 entries) of the RAM budget.
+    /// 16 for each core, at most one for each MiB (or for 256 entries) of the RAM budget; or one for
+    /// each 32 MiB of disk, if those are more, at most one for each 4 MiB (1,024 entries) of RAM.
+    ///
+    /// After a clean close a stripe's part of the index is read when the stripe is first used, and on
+    /// a large disk more stripes make that a shorter wait: some 4 ms for 156,000 entries.
     ///
     /// # Examples
     ///

@@ -11,10 +11,15 @@ use crate::{
 
 /// Stripes for each core: enough that two threads seldom meet at one.
 const STRIPES_PER_CORE: u64 = 16;
+/// One more for each so much of the disk: a stripe's index is read when the stripe is first touched after
+/// a close, and whoever touches it waits for all of it.
+const STRIPE_DISK_BYTES: u64 = 32 * MIB;
 /// A stripe whose share is smaller than this has too few entries for its policy to learn from.
 const STRIPE_SHARE_MIN: u64 = MIB;
 /// The same where the budget counts entries.
 const STRIPE_ENTRIES_MIN: u64 = 256;
+/// For the disk's sake alone a policy is not brought to these limits, but to so many times their size.
+const DISK_STRIPE_SHARES: u64 = 4;
 /// Ten bits of the hash: the hot table's tags are taken from below its top sixteen.
 const STRIPES_MAX: u64 = 1024;
 
@@ -56,7 +61,7 @@ impl Limits {
             check("write_behind", ms, WRITE_BEHIND_MIN.as_millis() as u64, u64::MAX)?;
         }
         let disk = options.dir.clone().map(|dir| disk_limits(options, dir)).transpose()?;
-        let stripes = stripes(options)?;
+        let stripes = stripes(options, disk.as_ref())?;
         Ok(Limits {
             plan: plan(options, disk.as_ref(), stripes.ilog2())?,
             write_behind: options.write_behind,
@@ -101,7 +106,7 @@ fn batch_bytes<K, V>(options: &Options<K, V>) -> u64 {
     }
 }
 
-fn stripes<K, V>(options: &Options<K, V>) -> Result<u64, Error> {
+fn stripes<K, V>(options: &Options<K, V>, disk: Option<&DiskLimits>) -> Result<u64, Error> {
     let useful = match options.budget {
         RamBudget::Bytes(bytes) => bytes / STRIPE_SHARE_MIN,
         RamBudget::Entries(entries) => entries / STRIPE_ENTRIES_MIN,
@@ -115,7 +120,12 @@ fn stripes<K, V>(options: &Options<K, V>) -> Result<u64, Error> {
             }
             Ok(stripes)
         }
-        None => Ok(floor_power_of_two((cores() * STRIPES_PER_CORE).min(useful).clamp(1, STRIPES_MAX))),
+        None => {
+            let for_cores = (cores() * STRIPES_PER_CORE).min(useful);
+            let of_disk = disk.map_or(0, |disk| disk.capacity_bytes / STRIPE_DISK_BYTES);
+            let for_disk = of_disk.min(useful / DISK_STRIPE_SHARES);
+            Ok(floor_power_of_two(for_cores.max(for_disk).clamp(1, STRIPES_MAX)))
+        }
     }
 }
 
@@ -163,4 +173,32 @@ fn check(option: &'static str, found: u64, min: u64, max: u64) -> Result<(), Err
 
 fn floor_power_of_two(number: u64) -> u64 {
     1 << number.max(1).ilog2()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{GIB, options::Options};
+
+    fn default_stripes(ram: RamBudget, disk_bytes: Option<u64>) -> u64 {
+        let options = Options::<u64, u64> {
+            budget: ram,
+            disk_bytes: disk_bytes.unwrap_or_default(),
+            ..Options::new(disk_bytes.map(|_| PathBuf::from("dir")))
+        };
+        1 << Limits::of(&options).unwrap().plan.stripe_bits
+    }
+
+    #[test]
+    fn a_large_disk_has_more_stripes_where_ram_has_the_entries_for_them() {
+        let for_cores = floor_power_of_two(cores() * STRIPES_PER_CORE).min(STRIPES_MAX);
+        let ram = |mib| RamBudget::Bytes(mib * MIB);
+        assert_eq!(default_stripes(ram(64 << 10), None), for_cores);
+        assert_eq!(default_stripes(ram(64 << 10), Some(GIB)), for_cores.max(32));
+        assert_eq!(default_stripes(ram(64 << 10), Some(8 * GIB)), for_cores.max(256));
+        assert_eq!(default_stripes(ram(64 << 10), Some(1 << 40)), STRIPES_MAX);
+        assert_eq!(default_stripes(ram(512), Some(1 << 40)), for_cores.min(512).max(128));
+        assert_eq!(default_stripes(RamBudget::Entries(100_000), Some(1 << 40)), for_cores.min(256).max(64));
+        assert_eq!(default_stripes(ram(1), Some(1 << 40)), 1);
+    }
 }
