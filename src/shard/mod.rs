@@ -31,6 +31,7 @@ pub(crate) mod hot;
 pub(crate) mod loads;
 mod moves;
 pub(crate) mod pending;
+mod places;
 mod ring;
 mod slab;
 mod slot_set;

@@ -168,8 +168,9 @@ impl Score {
         assert!(steps <= 2.0, "too many steps: {cell}");
         // A lost duel, and then a sweep.
         assert!(steps_max <= 4 + 64, "too long a sweep: {cell}");
-        // Ghosts of 16 bytes (each a bucket at least), and rings that may be half empty.
-        let limit_bytes = 16.0 + 64.0 / entries as f64 + 12.0;
+        // Ghosts of 16 bytes (each a bucket at least), and rings that may be half vacant, of which each
+        // begins and ends within a block.
+        let limit_bytes = 16.0 + 8.0 + (64.0 + 4.0 * 512.0) / entries as f64;
         assert!(overhead_bytes <= limit_bytes, "too much memory: {cell}");
         self.cuts.push(cut);
         self.miss_ratios.push(miss_ratio);

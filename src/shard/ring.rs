@@ -1,10 +1,9 @@
 //! A FIFO of slots whose entries know where they stand, so that any of them can leave at once.
 
-use std::collections::VecDeque;
-
 use super::{
     clock::Residents,
     entry::{Meta, SlotId},
+    places::Places,
 };
 use crate::sync::Ordering::Relaxed;
 
@@ -32,7 +31,7 @@ const VACANT_MIN: usize = 32;
 pub(super) struct Ring {
     /// [`MAIN`] or 0.
     bit: u32,
-    places: VecDeque<SlotId>,
+    places: Places,
     front: u32,
     live: usize,
     bytes: u64,
@@ -42,7 +41,7 @@ pub(super) struct Ring {
 
 impl Ring {
     pub(super) fn new(bit: u32) -> Ring {
-        Ring { bit, places: VecDeque::new(), front: 0, live: 0, bytes: 0, hand: 0, young: 0 }
+        Ring { bit, places: Places::default(), front: 0, live: 0, bytes: 0, hand: 0, young: 0 }
     }
 
     #[inline]
@@ -100,7 +99,7 @@ impl Ring {
     /// Who stands at a place, counted from the oldest.
     #[inline]
     pub(super) fn at(&self, index: usize) -> Option<SlotId> {
-        self.places.get(index).copied().filter(|&slot| slot != VACANT)
+        self.places.get(index).filter(|&slot| slot != VACANT)
     }
 
     /// Who the hand comes by next.
@@ -112,7 +111,7 @@ impl Ring {
     /// Moves the hand over one place, and tells who stands there.
     #[inline]
     pub(super) fn advance_hand(&mut self) -> Option<SlotId> {
-        let slot = *self.places.get(self.hand)?;
+        let slot = self.places.get(self.hand)?;
         self.hand += 1;
         if slot == VACANT {
             return None;
@@ -126,7 +125,7 @@ impl Ring {
     pub(super) fn vacate(&mut self, meta: &Meta) {
         let index = self.index(meta).expect("a resident entry stands in its ring");
         assert!(self.places[index] != VACANT, "an entry leaves its place once");
-        self.places[index] = VACANT;
+        self.places.set(index, VACANT);
         self.live -= 1;
         self.bytes -= meta.weight();
         self.young -= usize::from(index >= self.hand);
@@ -139,7 +138,7 @@ impl Ring {
             return self.push(slot, meta);
         };
         assert!(self.places[index] == VACANT, "two entries in one place");
-        self.places[index] = slot;
+        self.places.set(index, slot);
         self.count_in(index, meta);
     }
 
@@ -150,23 +149,22 @@ impl Ring {
         if vacant <= self.live.max(VACANT_MIN) {
             return;
         }
-        self.places.retain(|&slot| slot != VACANT);
-        self.places.shrink_to(self.live * 2);
+        self.places.retain(|slot| slot != VACANT);
         self.hand = self.live - self.young;
-        for (index, &slot) in self.places.iter().enumerate() {
+        for (index, slot) in self.places.iter().enumerate() {
             residents.meta(slot).place.store(self.place(index), Relaxed);
         }
     }
 
     pub(super) fn overhead_bytes(&self) -> usize {
-        self.places.capacity() * size_of::<SlotId>()
+        self.places.bytes()
     }
 
     /// Re-derives the invariants; panics where one does not hold.
     #[cfg(any(test, feature = "testing"))]
     pub(super) fn check<R: Residents>(&self, residents: &R) {
         let (mut live, mut bytes, mut young) = (0, 0, 0);
-        for (index, &slot) in self.places.iter().enumerate() {
+        for (index, slot) in self.places.iter().enumerate() {
             if slot == VACANT {
                 continue;
             }
