@@ -197,8 +197,8 @@ mod tests {
         assert_eq!(default_stripes(ram(64 << 10), Some(GIB)), for_cores.max(32));
         assert_eq!(default_stripes(ram(64 << 10), Some(8 * GIB)), for_cores.max(256));
         assert_eq!(default_stripes(ram(64 << 10), Some(1 << 40)), STRIPES_MAX);
-        assert_eq!(default_stripes(ram(512), Some(1 << 40)), for_cores.min(512).max(128));
-        assert_eq!(default_stripes(RamBudget::Entries(100_000), Some(1 << 40)), for_cores.min(256).max(64));
+        assert_eq!(default_stripes(ram(512), Some(1 << 40)), for_cores.clamp(128, 512));
+        assert_eq!(default_stripes(RamBudget::Entries(100_000), Some(1 << 40)), for_cores.clamp(64, 256));
         assert_eq!(default_stripes(ram(1), Some(1 << 40)), 1);
     }
 }
