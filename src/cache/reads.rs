@@ -1,0 +1,304 @@
+//! Look-ups: RAM without a lock, then the stripe, then the log.
+
+use std::{array, borrow::Borrow};
+
+use crossbeam_epoch::{self as epoch, Guard};
+
+use super::Cache;
+use crate::{
+    codec::{Key, KeyBytes, Value},
+    hash::KeyHash,
+    location::Location,
+    shard::{Found, Loan, entry::Resident},
+    tiers::{DiskCopy, ReadCopy},
+};
+
+/// How often a look-up follows a record that reclaim moves from under it, before it gives up.
+const MOVES_MAX: usize = 8;
+
+/// So many keys are looked up side by side: more misses of the cache than a processor has under way
+/// at a time.
+const GET_BATCH: usize = 16;
+
+/// Look-ups.
+impl<K: Key, V: Value> Cache<K, V> {
+    /// The value stored under `key`, cloned, or `None`.
+    ///
+    /// From RAM without a lock; from disk it is read, verified, decoded and brought back into RAM.
+    /// Trouble with the disk is a miss.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn main() -> Result<(), embercache::Error> {
+    /// # use embercache::{Cache, MIB};
+    /// let cache: Cache<String, u64> = Cache::in_memory().ram(MIB).open()?;
+    /// cache.insert("runner".to_owned(), 42)?;
+    /// assert_eq!(cache.get("runner"), Some(42));
+    /// # Ok(()) }
+    /// ```
+    #[inline]
+    pub fn get<Q>(&self, key: &Q) -> Option<V>
+    where
+        K: Borrow<Q>,
+        Q: KeyBytes + ?Sized,
+    {
+        self.get_with(key, V::clone)
+    }
+
+    /// Lends the value stored under `key` to `read`, which saves the clone. While `read` runs, memory
+    /// of entries that leave meanwhile is not freed, so it should not take long.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn main() -> Result<(), embercache::Error> {
+    /// # use embercache::{Cache, MIB};
+    /// let cache: Cache<u64, Vec<u8>> = Cache::in_memory().ram(MIB).open()?;
+    /// cache.insert(1, vec![0; 1000])?;
+    /// assert_eq!(cache.get_with(&1, |page| page.len()), Some(1000));
+    /// # Ok(()) }
+    /// ```
+    #[inline]
+    pub fn get_with<Q, R>(&self, key: &Q, read: impl FnOnce(&V) -> R) -> Option<R>
+    where
+        K: Borrow<Q>,
+        Q: KeyBytes + ?Sized,
+    {
+        let hash = self.tiers.hash(key).ok()?;
+        self.get_hashed(hash, key, read, &epoch::pin())
+    }
+
+    #[inline]
+    fn get_hashed<Q, R>(&self, hash: KeyHash, key: &Q, read: impl FnOnce(&V) -> R, guard: &Guard) -> Option<R>
+    where
+        K: Borrow<Q>,
+        Q: KeyBytes + ?Sized,
+    {
+        match self.find_in_ram(hash, key, guard) {
+            Some(Resident { entry, times }) => {
+                entry.meta.hit();
+                self.tiers.expiry.touch(times);
+                self.tiers.look_ups.add_hits(1);
+                Some(read(&entry.value))
+            }
+            None => self.get_beyond_ram(hash, key, read, guard),
+        }
+    }
+
+    /// The values stored under several keys, each as by [`get`](Cache::get), in the order of the keys.
+    ///
+    /// Faster than as many calls of `get`: the waits for memory of sixteen keys at a time overlap.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn main() -> Result<(), embercache::Error> {
+    /// # use embercache::{Cache, MIB};
+    /// let cache: Cache<u64, String> = Cache::in_memory().ram(MIB).open()?;
+    /// cache.insert(1, "one".into())?;
+    /// cache.insert(3, "three".into())?;
+    /// let found = cache.get_many(&[1, 2, 3]);
+    /// assert_eq!(found, [Some("one".into()), None, Some("three".into())]);
+    /// # Ok(()) }
+    /// ```
+    pub fn get_many<'q, Q>(&self, keys: impl IntoIterator<Item = &'q Q>) -> Vec<Option<V>>
+    where
+        K: Borrow<Q>,
+        Q: KeyBytes + ?Sized + 'q,
+    {
+        let mut keys = keys.into_iter().fuse();
+        let mut values = Vec::with_capacity(keys.size_hint().0);
+        loop {
+            let batch: [Option<&Q>; GET_BATCH] = array::from_fn(|_| keys.next());
+            if batch[0].is_none() {
+                return values;
+            }
+            self.get_batch(&batch, &mut values);
+        }
+    }
+
+    /// Buckets first, then entries, then values: nothing is waited for before all of it is asked for.
+    fn get_batch<Q>(&self, batch: &[Option<&Q>; GET_BATCH], values: &mut Vec<Option<V>>)
+    where
+        K: Borrow<Q>,
+        Q: KeyBytes + ?Sized,
+    {
+        let hashes = batch.map(|key| key.and_then(|key| self.tiers.hash(key).ok()));
+        let guard = &epoch::pin();
+        for &hash in hashes.iter().flatten() {
+            self.tiers.stripe(hash).hot.prefetch_bucket(hash, guard);
+        }
+        for &hash in hashes.iter().flatten() {
+            self.tiers.stripe(hash).hot.prefetch_entry(hash, guard);
+        }
+        for (key, hash) in batch.iter().zip(hashes) {
+            let Some(key) = key else { return };
+            values.push(hash.and_then(|hash| self.get_hashed(hash, *key, V::clone, guard)));
+        }
+    }
+
+    /// As [`get`](Cache::get), but leaves no trace: it is no hit in the eyes of the policy or the stats, and
+    /// brings nothing back into RAM.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn main() -> Result<(), embercache::Error> {
+    /// # use embercache::{Cache, MIB};
+    /// let cache: Cache<u64, String> = Cache::in_memory().ram(MIB).open()?;
+    /// cache.insert(1, "one".into())?;
+    /// assert_eq!(cache.peek(&1).as_deref(), Some("one"));
+    /// assert_eq!(cache.stats().ram_hits, 0);
+    /// # Ok(()) }
+    /// ```
+    pub fn peek<Q>(&self, key: &Q) -> Option<V>
+    where
+        K: Borrow<Q>,
+        Q: KeyBytes + ?Sized,
+    {
+        let hash = self.tiers.hash(key).ok()?;
+        let guard = &epoch::pin();
+        if let Some(found) = self.find_in_ram(hash, key, guard) {
+            return Some(found.entry.value.clone());
+        }
+        for _ in 0..MOVES_MAX {
+            let found = self.tiers.shard(hash, guard).find(hash, key);
+            let location = match found {
+                Found::Hot(found) => return Some(found.entry.value.clone()),
+                Found::Cold(location) => location,
+                Found::Nothing => return None,
+            };
+            match self.tiers.read_copy(hash, key, location, guard) {
+                ReadCopy::Value(copy) => return Some(copy.value),
+                ReadCopy::Moved => {}
+                ReadCopy::Nothing => return None,
+            }
+        }
+        None
+    }
+
+    /// Whether a value is stored under `key`; at the cost of a [`peek`](Cache::peek), which it is.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn main() -> Result<(), embercache::Error> {
+    /// # use embercache::{Cache, MIB};
+    /// let seen: Cache<u64, ()> = Cache::in_memory().ram(MIB).open()?;
+    /// seen.insert(1, ())?;
+    /// assert!(seen.contains_key(&1) && !seen.contains_key(&2));
+    /// # Ok(()) }
+    /// ```
+    pub fn contains_key<Q>(&self, key: &Q) -> bool
+    where
+        K: Borrow<Q>,
+        Q: KeyBytes + ?Sized,
+    {
+        self.peek(key).is_some()
+    }
+
+    /// A RAM hit: no lock, no allocation.
+    #[inline]
+    fn find_in_ram<'g, Q>(&'g self, hash: KeyHash, key: &Q, guard: &'g Guard) -> Option<Resident<'g, K, V>>
+    where
+        K: Borrow<Q>,
+        Q: KeyBytes + ?Sized,
+    {
+        let found = self.tiers.stripe(hash).hot.find(hash, key, guard)?;
+        (!self.tiers.expiry.has_expired(found.times)).then_some(found)
+    }
+
+    /// Not in RAM: without a disk tier that is a miss.
+    #[inline]
+    fn get_beyond_ram<Q, R>(
+        &self,
+        hash: KeyHash,
+        key: &Q,
+        read: impl FnOnce(&V) -> R,
+        guard: &Guard,
+    ) -> Option<R>
+    where
+        K: Borrow<Q>,
+        Q: KeyBytes + ?Sized,
+    {
+        if self.tiers.log.is_none() {
+            self.tiers.look_ups.add_miss();
+            return None;
+        }
+        self.get_under_lock(hash, key, read, guard)
+    }
+
+    /// Everything but a RAM hit: the index is asked under the stripe's lock, the log is read without.
+    #[cold]
+    fn get_under_lock<Q, R>(
+        &self,
+        hash: KeyHash,
+        key: &Q,
+        read: impl FnOnce(&V) -> R,
+        guard: &Guard,
+    ) -> Option<R>
+    where
+        K: Borrow<Q>,
+        Q: KeyBytes + ?Sized,
+    {
+        for _ in 0..MOVES_MAX {
+            let mut shard = self.tiers.shard(hash, guard);
+            let (location, comes_back) = match shard.find(hash, key) {
+                Found::Hot(Resident { entry, times }) => {
+                    // It came, or was overwritten, since the look-up without the lock.
+                    drop(shard);
+                    self.tiers.look_ups.add_hits(1);
+                    entry.meta.hit();
+                    self.tiers.expiry.touch(times);
+                    return Some(read(&entry.value));
+                }
+                Found::Cold(location) => (location, shard.note_disk_hit(hash)),
+                Found::Nothing => break,
+            };
+            drop(shard);
+            match self.tiers.read_copy(hash, key, location, guard) {
+                ReadCopy::Value(copy) => {
+                    let result = read(&copy.value);
+                    self.tiers.look_ups.add_disk_hit();
+                    if comes_back || self.tiers.is_aged_by_hits(&copy) {
+                        self.promote(hash, key, location, copy, guard);
+                    }
+                    return Some(result);
+                }
+                ReadCopy::Moved => {}
+                ReadCopy::Nothing => break,
+            }
+        }
+        self.tiers.look_ups.add_miss();
+        None
+    }
+
+    /// Brings a disk hit back into RAM, unless what it would push out has no way out.
+    fn promote<Q>(&self, hash: KeyHash, key: &Q, location: Location, copy: DiskCopy<V>, guard: &Guard)
+    where
+        Q: KeyBytes + ?Sized,
+    {
+        let outlasts = self.tiers.expiry.is_outlasted_by(copy.expiry_s);
+        let mut entry = self.tiers.entry_of_copy(hash, key, copy);
+        let mut shard = self.tiers.shard(hash, guard);
+        let mut loan = Loan::None;
+        if shard.may_promote(hash, location) && !self.tiers.budget.is_overloaded() {
+            // A copy that outlasts the entry would be a hit again when the entry has expired.
+            let is_ready = !outlasts || self.tiers.invalidate(&mut shard, hash).is_ok();
+            if is_ready && let Some(entry) = entry.take() {
+                if outlasts {
+                    shard.forget_copies(hash);
+                }
+                loan = shard.promote(entry);
+            }
+        }
+        let gone = shard.take_gone();
+        drop(shard);
+        // An entry that stays behind is dropped here, outside the lock.
+        drop((entry, gone));
+        self.tiers.honour(loan);
+        self.tiers.collect(hash, guard);
+        self.tiers.ring_for_batch();
+    }
+}
