@@ -43,18 +43,13 @@ struct Mutation {
 
 fn main() -> Result<ExitCode> {
     let args = Args::parse();
-    let package = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let root = package.parent().context("this package lies in the crate's directory")?;
-    let list = fs::read_to_string(package.join("mutations.toml"))?;
-    let mut faults = toml::from_str::<Mutations>(&list)?.mutation;
+    let mut faults = faults()?;
     faults.retain(|fault| fault.rule.contains(&args.only) || fault.what.contains(&args.only));
     if args.list {
-        faults
-            .iter()
-            .for_each(|fault| println!("| {} | {} | `{}` |", fault.rule, fault.what, fault.caught_by));
+        faults.iter().for_each(|fault| println!("{}", fault.row()));
         return Ok(ExitCode::SUCCESS);
     }
-    let copy = Copy::of(root)?;
+    let copy = Copy::of(root())?;
     let bar = ProgressBar::new(faults.len() as u64)
         .with_style(ProgressStyle::with_template("[{elapsed_precise}] {wide_bar} {pos}/{len} {msg}")?);
     let mut missed = 0;
@@ -70,6 +65,29 @@ fn main() -> Result<ExitCode> {
     bar.finish_and_clear();
     println!("{} faults, {missed} missed", faults.len());
     Ok(if missed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn faults() -> Result<Vec<Mutation>> {
+    let list = fs::read_to_string(root().join("soak/mutations.toml"))?;
+    Ok(toml::from_str::<Mutations>(&list)?.mutation)
+}
+
+/// The crate's directory.
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("this package lies in it")
+}
+
+impl Mutation {
+    /// Its line in docs/mutations.md.
+    fn row(&self) -> String {
+        format!("| {} | {} | `{}` |", self.rule, self.what, self.caught_by)
+    }
+
+    /// The file's text with the fault in it.
+    fn apply(&self, good: &str) -> Result<String> {
+        ensure!(good.matches(&self.old).count() == 1, "{} has it not once", self.file.display());
+        Ok(good.replace(&self.old, &self.new))
+    }
 }
 
 /// The crate's sources as they are committed, in a directory that goes at the end.
@@ -90,8 +108,7 @@ impl Copy {
     fn plant(&self, fault: &Mutation) -> Result<bool> {
         let file = self.path().join(&fault.file);
         let good = fs::read_to_string(&file)?;
-        ensure!(good.matches(&fault.old).count() == 1, "{} has it not once", fault.file.display());
-        fs::write(&file, good.replace(&fault.old, &fault.new))?;
+        fs::write(&file, fault.apply(&good)?)?;
         let caught = self.test(&fault.caught_by);
         fs::write(&file, good)?;
         caught
@@ -116,5 +133,26 @@ impl Copy {
 
     fn path(&self) -> PathBuf {
         self.dir.path().join("crate")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_fault_can_be_planted() {
+        for fault in faults().unwrap() {
+            let good = fs::read_to_string(root().join(&fault.file)).unwrap();
+            fault.apply(&good).unwrap_or_else(|error| panic!("{}: {error}", fault.what));
+        }
+    }
+
+    #[test]
+    fn the_docs_list_every_fault() {
+        let docs = fs::read_to_string(root().join("docs/mutations.md")).unwrap();
+        let listed: Vec<&str> = docs.lines().filter(|line| line.ends_with("` |")).collect();
+        let faults: Vec<String> = faults().unwrap().iter().map(Mutation::row).collect();
+        assert_eq!(listed, faults, "docs/mutations.md is not what --list prints");
     }
 }
