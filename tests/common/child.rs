@@ -11,7 +11,7 @@ use std::{
     env,
     fs::File,
     io::{self, PipeReader, Read, Write},
-    os::fd::AsFd,
+    os::{fd::AsFd, unix::process::ExitStatusExt},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     thread::{self, JoinHandle},
@@ -50,10 +50,12 @@ pub(crate) enum Kind {
     Lied,
     /// The child has done all of its work and waits to be killed.
     Done,
+    /// The child is where it is to die, by its own hand.
+    AtPoint,
 }
 
 impl Kind {
-    const ALL: [Kind; 12] = [
+    const ALL: [Kind; 13] = [
         Kind::InsertStarted,
         Kind::InsertAcked,
         Kind::RemoveStarted,
@@ -66,6 +68,7 @@ impl Kind {
         Kind::Reclaimed,
         Kind::Lied,
         Kind::Done,
+        Kind::AtPoint,
     ];
 }
 
@@ -195,6 +198,15 @@ impl Spawned {
         self.process.kill().unwrap();
         let status = self.process.wait().unwrap();
         assert_eq!(status.code(), None, "the child ended by itself before it was killed");
+        self.reader.take().expect("read once").join().unwrap()
+    }
+
+    /// Waits until the child has killed itself, at most `limit`, and returns everything that it had reported.
+    pub(crate) fn reports_at_own_end(mut self, limit: Duration) -> Vec<Report> {
+        const SIGKILL: i32 = 9;
+        super::wait_until("the child kills itself", limit, || self.process.try_wait().unwrap().is_some());
+        let status = self.process.wait().unwrap();
+        assert_eq!(status.signal(), Some(SIGKILL), "the child ended otherwise");
         self.reader.take().expect("read once").join().unwrap()
     }
 
