@@ -234,7 +234,8 @@ struct Regime {
 
 impl Regime {
     fn of(number: u64) -> Regime {
-        let durability = if number / 2 % 2 == 0 { Durability::PowerLoss } else { Durability::ProcessCrash };
+        let durability =
+            if (number / 2).is_multiple_of(2) { Durability::PowerLoss } else { Durability::ProcessCrash };
         Regime { is_roomy: number.is_multiple_of(2), durability }
     }
 

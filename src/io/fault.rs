@@ -13,6 +13,9 @@ use std::{
 use super::{Disk, Io, IoFile, Map, OpenMode};
 use crate::sync::{AtomicBool, AtomicU64, Mutex, Ordering::Relaxed};
 
+/// What a kernel writes in one piece, whenever it ends the process.
+const PAGE_BYTES: u64 = 4096;
+
 /// A disk that any thread can make fail, and whose boot and clocks a test sets.
 #[derive(Clone, Debug)]
 pub struct FaultDisk {
@@ -79,7 +82,7 @@ pub struct Moment<'a> {
 pub enum Side {
     /// It begins.
     Before,
-    /// A write of which the first half is in the file.
+    /// A write of several pages of which about half are in the file.
     Halfway,
     /// It has succeeded.
     After,
@@ -163,7 +166,8 @@ impl FaultDisk {
     }
 
     /// Calls `watcher` at each moment of each operation, on the thread that does it and under whatever
-    /// locks that holds; it may take its time, or end the process. Writes are made in two halves from then on.
+    /// locks that holds; it may take its time, or end the process.
+    /// Writes of several pages are made in two parts from then on.
     pub fn watch(&self, watcher: impl Fn(Moment<'_>) + Send + Sync + 'static) {
         *self.faults.watcher.lock() = Some(Watcher(Arc::new(watcher)));
     }
@@ -338,11 +342,16 @@ impl Faults {
         Ok(done)
     }
 
-    /// Writes in two halves, if somebody watches.
+    /// Writes in two parts, if somebody watches and there is a page's end between them: a process that is
+    /// killed may leave the first of them, but never a part of a page.
     fn write_watched(&self, file: &FaultFile, bytes: &[u8], offset: u64) -> io::Result<()> {
         let watcher = self.watcher.lock().clone();
-        let Some(Watcher(watcher)) = watcher else { return file.file.write_all_at(bytes, offset) };
-        let (first, second) = bytes.split_at(bytes.len() / 2);
+        let middle = offset + bytes.len() as u64 / 2;
+        let first_bytes = (middle / PAGE_BYTES * PAGE_BYTES).saturating_sub(offset) as usize;
+        let Some(Watcher(watcher)) = watcher.filter(|_| first_bytes > 0) else {
+            return file.file.write_all_at(bytes, offset);
+        };
+        let (first, second) = bytes.split_at(first_bytes);
         file.file.write_all_at(first, offset)?;
         let operation = Operation::Write;
         watcher(Moment { operation, file: &file.name, side: Side::Halfway, bytes: bytes.len() });
