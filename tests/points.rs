@@ -7,7 +7,6 @@ mod common;
 
 use std::{
     path::Path,
-    process,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering::SeqCst},
@@ -276,7 +275,7 @@ fn die_at_point(role: &Role) {
     disk.watch(move |moment| {
         if point.is_at(moment) && met.fetch_add(1, SeqCst) + 1 == nth {
             witness.report(Kind::AtPoint, number, nth);
-            kill_myself();
+            child::kill_own_process();
         }
     });
     let mut life = Life::new(&reporter, life);
@@ -292,13 +291,5 @@ impl Point {
         let is_file =
             if self.file == NAMES { moment.file == NAMES } else { moment.file.starts_with(self.file) };
         is_file && moment.operation == self.operation && moment.side == self.side
-    }
-}
-
-fn kill_myself() -> ! {
-    let own = rustix::process::Pid::from_raw(process::id() as i32).expect("it has a number");
-    rustix::process::kill_process(own, rustix::process::Signal::KILL).expect("one may kill oneself");
-    loop {
-        thread::park();
     }
 }
