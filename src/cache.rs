@@ -96,7 +96,9 @@ impl<K: Key, V: Value> Cache<K, V> {
     ///
     /// # Errors
     ///
-    /// [`Error::Io`] if the disk refused some of it, [`Error::Closed`].
+    /// [`Error::Io`] if the disk refused some of it, or has refused an invalidation before: then the next
+    /// start is cold, and nothing is safe until the cache has been opened anew. [`Error::NotDurable`],
+    /// [`Error::Closed`].
     ///
     /// # Examples
     ///

@@ -93,7 +93,7 @@ pub use stats::{Recovery, Start, Stats};
 pub mod testing {
     pub use crate::io::{
         Io, IoFile, Map, OpenMode,
-        fault::{FaultDisk, Operation},
+        fault::{FaultDisk, Moment, Operation, Side},
         memory::MemoryDisk,
         recorder::{RecorderDisk, Replay, Step},
     };

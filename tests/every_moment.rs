@@ -6,7 +6,7 @@ mod common;
 use std::{collections::BTreeMap, io::ErrorKind, sync::Arc, time::Duration};
 
 use common::{
-    Random, TestCache, cases, from_env,
+    Random, TestCache, cases, figure, from_env,
     value::{value, version},
     wait_until,
 };
@@ -57,19 +57,21 @@ fn fill(cache: &TestCache) -> Content {
 }
 
 /// Calls `see` with what a kill leaves at each moment from `first` on, and `losses` times with what a loss
-/// of power does; with the moment, and whether power was lost.
+/// of power does; with the moment, and whether power was lost. How often that was.
 fn at_each_moment(
     disk: &RecorderDisk,
     first: usize,
     losses: u64,
     mut see: impl FnMut(MemoryDisk, &Replay, bool),
-) {
+) -> u64 {
     let mut random = Random::new(from_env("EMBERCACHE_SEED", 1));
     let losses = cases(losses);
+    let mut images = 0;
     let mut replay = disk.replay();
     assert!(replay.events() >= first, "the record is shorter");
     loop {
         if replay.at() >= first {
+            images += losses + 2;
             see(replay.after_kill(false), &replay, false);
             see(replay.after_kill(true), &replay, false);
             for _ in 0..losses {
@@ -77,7 +79,7 @@ fn at_each_moment(
             }
         }
         if replay.advance().is_none() {
-            return;
+            return images;
         }
     }
 }
@@ -85,6 +87,7 @@ fn at_each_moment(
 /// A recovery that is interrupted, by a kill or a loss of power, changes nothing for the next.
 #[test]
 fn a_recovery_may_be_interrupted() {
+    let mut images = 0;
     for (before, now) in MODES.into_iter().flat_map(|before| MODES.map(|now| (before, now))) {
         let disk = RecorderDisk::over(MemoryDisk::new());
         let cache = builder(disk.clone(), before).open().unwrap();
@@ -98,6 +101,7 @@ fn a_recovery_may_be_interrupted() {
             if replay.at() > opened {
                 return;
             }
+            images += 1;
             let what =
                 format!("{now:?} after {before:?}, event {} of {opened}, {is_power_loss}", replay.at());
             let cache = builder(left, now).open().unwrap();
@@ -109,12 +113,14 @@ fn a_recovery_may_be_interrupted() {
             assert_eq!(content(&cache), expected, "{what}");
         });
     }
+    figure(3, &format!("{images} moments of recoveries that are interrupted, the same set as without"));
 }
 
 /// A close that is interrupted, in its footer, its snapshot or STATE, loses nothing that was flushed, and
 /// brings nothing back.
 #[test]
 fn a_close_may_be_interrupted() {
+    let mut images = 0;
     for durability in MODES {
         let disk = RecorderDisk::over(MemoryDisk::new());
         let cache = builder(disk.clone(), durability).open().unwrap();
@@ -122,7 +128,7 @@ fn a_close_may_be_interrupted() {
         let first = disk.replay().events();
         cache.close().unwrap();
         let closed = disk.replay().events();
-        at_each_moment(&disk, first, 6, |left, replay, is_power_loss| {
+        images += at_each_moment(&disk, first, 6, |left, replay, is_power_loss| {
             let cache = builder(left, durability).open().unwrap();
             let start = cache.stats().recovery.start;
             let must_be_warm = !is_power_loss || durability == Durability::PowerLoss || replay.at() == closed;
@@ -133,6 +139,12 @@ fn a_close_may_be_interrupted() {
             assert_eq!(content(&cache), expected, "{what}");
         });
     }
+    figure(
+        4,
+        &format!(
+            "{images} moments of closes (footer, snapshot, STATE), every open without an error, 0 stale"
+        ),
+    );
 }
 
 /// A clean close is of all that it says, also of what a run before had written that was killed.
@@ -156,6 +168,7 @@ fn a_close_is_for_the_runs_before_it_too() {
 /// A clear is all or nothing, and after it has returned, all.
 #[test]
 fn a_clear_may_be_interrupted() {
+    let mut images = 0;
     for durability in MODES {
         let disk = RecorderDisk::over(MemoryDisk::new());
         let cache = builder(disk.clone(), durability).open().unwrap();
@@ -163,19 +176,21 @@ fn a_clear_may_be_interrupted() {
         let first = disk.replay().events();
         cache.clear().unwrap();
         let cleared = disk.replay().events();
-        at_each_moment(&disk, first, 10, |left, replay, is_power_loss| {
+        images += at_each_moment(&disk, first, 10, |left, replay, is_power_loss| {
             let cache = builder(left, durability).open().unwrap();
             let found = content(&cache);
             let is_one = found.is_empty() || (replay.at() < cleared && found == owed);
             assert!(is_one, "{durability:?}, event {} of {cleared}, {is_power_loss}: {found:?}", replay.at());
         });
     }
+    figure(9, &format!("{images} moments of clears, all or nothing"));
 }
 
 /// A copy that could not be read was forgotten; then the key got another value, the machine or the process
 /// stopped, and the disk is well again.
 #[test]
 fn a_copy_that_was_unreadable_once_stays_forgotten() {
+    let mut images = 0;
     for durability in MODES {
         let disk = RecorderDisk::over(MemoryDisk::new());
         let faults = FaultDisk::over(Arc::new(disk.clone()));
@@ -189,18 +204,20 @@ fn a_copy_that_was_unreadable_once_stays_forgotten() {
         missing.iter().for_each(|&key| insert(&cache, key, 2));
         let acked = disk.replay().events();
         drop(cache);
-        at_each_moment(&disk, acked, 3, |left, replay, _| {
+        images += at_each_moment(&disk, acked, 3, |left, replay, _| {
             let found = content(&builder(left, durability).open().unwrap());
             let old = missing.iter().find(|key| found.get(key) == Some(&1));
             assert_eq!(old, None, "{durability:?}, event {} of {acked}", replay.at());
         });
     }
+    figure(14, &format!("(b) {images} moments after a copy that could not be read for a while, 0 stale"));
 }
 
 /// A batch failed with a part of it on disk, and what it held was forgotten and stored anew; also where the
 /// part cannot be cut off, and where that cannot be synced.
 #[test]
 fn a_batch_that_failed_halfway_stays_forgotten() {
+    let mut images = 0;
     let variants = [(false, false), (true, false), (false, true)];
     for (durability, (cut_fails, sync_fails)) in
         MODES.into_iter().flat_map(|mode| variants.map(|v| (mode, v)))
@@ -224,13 +241,14 @@ fn a_batch_that_failed_halfway_stays_forgotten() {
         (0..8).for_each(|key| insert(&cache, key, 2));
         let acked = disk.replay().events();
         drop(cache);
-        at_each_moment(&disk, acked, 10, |left, replay, is_power_loss| {
+        images += at_each_moment(&disk, acked, 10, |left, replay, is_power_loss| {
             let found = content(&builder(left, durability).open().unwrap());
             let old = (0..8).find(|key| found.get(key) == Some(&1));
             let what = format!("{durability:?}, {cut_fails}, {sync_fails}, event {} of {acked}", replay.at());
             assert_eq!(old, None, "{what}, {is_power_loss}");
         });
     }
+    figure(14, &format!("(c) {images} moments after a batch that failed halfway, 0 stale"));
 }
 
 /// A segment was given up since its sync had failed; what it held was stored anew, and then its unlink is

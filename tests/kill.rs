@@ -8,9 +8,8 @@
 mod common;
 
 use std::{
-    collections::{HashMap, HashSet},
     path::Path,
-    sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
+    sync::atomic::{AtomicBool, Ordering::SeqCst},
     thread,
     time::{Duration, Instant},
 };
@@ -19,16 +18,12 @@ use common::{
     Random, TempDir, TestCache, cases, child,
     child::{Kind, Report, Reporter, Spawned},
     figure, from_env,
-    oracle::Oracle,
+    lives::{Judge, Life},
     roomy, tiny,
     value::{self, value},
 };
-use embercache::{Builder, Start, WriteBehind};
+use embercache::{Builder, WriteBehind};
 
-/// Each key has one writer, so the order of what happened to it is the order of the reports.
-const KEYS: u64 = 512;
-const WRITERS: u64 = 4;
-const READERS: u64 = 2;
 /// Keys that are written once a life and then only read.
 const HOT_KEYS: u64 = 64;
 const WRITE_BEHIND: Duration = Duration::from_millis(50);
@@ -41,8 +36,8 @@ fn child() {
     let Some(role) = child::role() else { return };
     let reporter = role.reporter();
     match role.name.as_str() {
-        "roomy" => use_until_killed(&roomy_regime(&role.dir).open().unwrap(), &reporter, role.seed),
-        "tiny" => use_until_killed(&tiny_regime(&role.dir).open().unwrap(), &reporter, role.seed),
+        "roomy" => Life::new(&reporter, role.seed).go_on(&roomy_regime(&role.dir).open().unwrap(), u64::MAX),
+        "tiny" => Life::new(&reporter, role.seed).go_on(&tiny_regime(&role.dir).open().unwrap(), u64::MAX),
         "hot" => keep_hot_until_killed(&hot_regime(&role.dir).open().unwrap(), &reporter, role.seed),
         other => panic!("no such child: {other}"),
     }
@@ -138,90 +133,6 @@ fn finish(cache: TestCache, random: &mut Random) {
     }
 }
 
-/// The child: four writers and two readers, until the end.
-fn use_until_killed(cache: &TestCache, reporter: &Reporter, life: u64) {
-    let floors: Vec<AtomicU64> = (0..KEYS).map(|_| AtomicU64::new(0)).collect();
-    thread::scope(|scope| {
-        for writer in 0..WRITERS {
-            let floors = &floors;
-            scope.spawn(move || Writer { cache, reporter, floors, writer, life }.run());
-        }
-        for reader in 0..READERS {
-            let floors = &floors;
-            scope.spawn(move || read_for_ever(cache, reporter, floors, Random::new(life << 8 | reader)));
-        }
-    });
-}
-
-struct Writer<'a> {
-    cache: &'a TestCache,
-    reporter: &'a Reporter,
-    /// The version of each key below which it is stale to this life's readers.
-    floors: &'a [AtomicU64],
-    writer: u64,
-    life: u64,
-}
-
-impl Writer<'_> {
-    fn run(&self) {
-        let mut random = Random::new(self.life << 8 | 0x80 | self.writer);
-        for count in 1.. {
-            let key = random.below(KEYS / WRITERS) * WRITERS + self.writer;
-            let version = self.life << 32 | count << 2 | self.writer;
-            match random.below(20_000) {
-                0..14_000 => self.insert(key, version, [24, 64, 400, 2_000][random.below(4) as usize]),
-                14_000..19_800 => self.remove(key, version),
-                19_800..19_998 => self.flush(),
-                _ => self.clear(),
-            }
-        }
-    }
-
-    fn insert(&self, key: u64, version: u64, len: usize) {
-        self.reporter.report(Kind::InsertStarted, key, version);
-        self.cache.insert(key, value(key, version, len)).unwrap();
-        self.floors[key as usize].store(version, SeqCst);
-        self.reporter.report(Kind::InsertAcked, key, version);
-    }
-
-    fn remove(&self, key: u64, version: u64) {
-        self.reporter.report(Kind::RemoveStarted, key, version);
-        self.cache.remove(&key).unwrap();
-        self.floors[key as usize].store(version, SeqCst);
-        self.reporter.report(Kind::RemoveAcked, key, version);
-    }
-
-    /// Flushes and clears are told apart by their writer, in the place of the key.
-    fn flush(&self) {
-        self.reporter.report(Kind::FlushStarted, self.writer, 0);
-        self.cache.flush().unwrap();
-        self.reporter.report(Kind::FlushAcked, self.writer, 0);
-        if self.cache.stats().reclaimed > 0 {
-            self.reporter.report(Kind::Reclaimed, 0, 0);
-        }
-    }
-
-    fn clear(&self) {
-        self.reporter.report(Kind::ClearStarted, self.writer, 0);
-        self.cache.clear().unwrap();
-        self.reporter.report(Kind::ClearAcked, self.writer, 0);
-    }
-}
-
-fn read_for_ever(cache: &TestCache, reporter: &Reporter, floors: &[AtomicU64], mut random: Random) {
-    loop {
-        let key = random.below(KEYS);
-        let floor = floors[key as usize].load(SeqCst);
-        if let Some(found) = cache.get(&key) {
-            match value::parse(key, &found) {
-                Ok(version) if version >= floor => {}
-                Ok(version) => reporter.report(Kind::Lied, key, version),
-                Err(_) => reporter.report(Kind::Lied, key, u64::MAX),
-            }
-        }
-    }
-}
-
 /// The child of the hot set: writes it once and hits it again and again, with cold keys going by.
 fn keep_hot_until_killed(cache: &TestCache, reporter: &Reporter, life: u64) {
     let stop = AtomicBool::new(false);
@@ -260,142 +171,6 @@ fn check_hot_set(cache: &TestCache, reports: &[Report]) -> u64 {
         owed += 1;
     }
     owed
-}
-
-/// What the parent knows from the reports, over all lives of a directory.
-struct Judge {
-    oracle: Oracle,
-    /// What each key must hold or may hold, as far as it has not been flushed.
-    last: HashMap<u64, Last>,
-    /// Keys and versions that a flush has made safe.
-    owed: HashMap<u64, u64>,
-    /// The keys that each running flush will make safe.
-    flushing: HashMap<u64, HashMap<u64, u64>>,
-    clears_running: u64,
-    reclaimed: bool,
-}
-
-/// The last operation on a key that has begun.
-#[derive(Clone, Copy)]
-enum Last {
-    Running,
-    Inserted(u64),
-}
-
-impl Judge {
-    fn new() -> Judge {
-        Judge {
-            oracle: Oracle::new(KEYS),
-            last: HashMap::new(),
-            owed: HashMap::new(),
-            flushing: HashMap::new(),
-            clears_running: 0,
-            reclaimed: false,
-        }
-    }
-
-    /// Takes in the reports of one life.
-    fn hear(&mut self, reports: &[Report]) {
-        let mut starts = HashMap::new();
-        let mut inserts_running = HashSet::new();
-        self.reclaimed = false;
-        self.owed.clear();
-        self.last.clear();
-        for report in reports {
-            let Report { kind, key, version, .. } = *report;
-            match kind {
-                Kind::InsertStarted | Kind::RemoveStarted => {
-                    starts.insert((key, version), self.oracle.now());
-                    self.touched(key);
-                    if kind == Kind::InsertStarted {
-                        inserts_running.insert((key, version));
-                    }
-                }
-                Kind::InsertAcked => {
-                    inserts_running.remove(&(key, version));
-                    self.oracle.ended(key, version);
-                    self.oracle.invalidated(key, starts[&(key, version)]);
-                    if matches!(self.last.get(&key), Some(Last::Running)) {
-                        self.last.insert(key, Last::Inserted(version));
-                    }
-                }
-                Kind::RemoveAcked => self.oracle.invalidated(key, starts[&(key, version)]),
-                Kind::ClearStarted => {
-                    starts.insert((u64::MAX, key), self.oracle.now());
-                    self.clears_running += 1;
-                    self.last.clear();
-                    self.owed.clear();
-                    self.flushing.values_mut().for_each(HashMap::clear);
-                }
-                Kind::ClearAcked => {
-                    self.oracle.cleared(starts[&(u64::MAX, key)]);
-                    self.clears_running -= 1;
-                }
-                Kind::FlushStarted => _ = self.flushing.insert(key, self.inserted()),
-                Kind::FlushAcked => self.owed.extend(self.flushing.remove(&key).unwrap_or_default()),
-                Kind::Reclaimed => self.reclaimed = true,
-                Kind::Lied => panic!("a reader saw version {version:x} of key {key}, stale or corrupt"),
-                Kind::Alive | Kind::Done => {}
-            }
-        }
-        // What was still going on can have happened until now, but no later.
-        inserts_running.into_iter().for_each(|(key, version)| self.oracle.ended(key, version));
-        self.flushing.clear();
-        self.clears_running = 0;
-    }
-
-    /// An operation on the key has begun, so nothing is owed of it any more.
-    fn touched(&mut self, key: u64) {
-        // An insert that overlaps a clear may have come before it, whichever is acknowledged first.
-        if self.clears_running == 0 {
-            self.last.insert(key, Last::Running);
-        } else {
-            self.last.remove(&key);
-        }
-        self.owed.remove(&key);
-        self.flushing.values_mut().for_each(|flushing| _ = flushing.remove(&key));
-    }
-
-    fn inserted(&self) -> HashMap<u64, u64> {
-        let inserted = |(key, last): (&u64, &Last)| match last {
-            Last::Inserted(version) => Some((*key, *version)),
-            Last::Running => None,
-        };
-        self.last.iter().filter_map(inserted).collect()
-    }
-
-    /// Reads every key: none stale, none corrupt. How many were there.
-    fn see(&self, cache: &TestCache) -> u64 {
-        let mut found = 0;
-        for key in 0..KEYS {
-            let floor = self.oracle.floor(key);
-            if let Some(bytes) = cache.get(&key) {
-                let version = value::version(key, &bytes);
-                assert!(
-                    !self.oracle.is_stale(key, version, floor),
-                    "stale: version {version:x} of key {key}"
-                );
-                found += 1;
-            }
-        }
-        found
-    }
-
-    /// Everything flushed is back. How many entries that is.
-    fn settle(&self, cache: &TestCache, life: u64) -> u64 {
-        let stats = cache.stats();
-        if self.reclaimed || stats.reclaimed > 0 {
-            return 0;
-        }
-        for (key, version) in &self.owed {
-            let found = cache.get(key).map(|bytes| value::version(*key, &bytes));
-            assert_eq!(found, Some(*version), "life {life}: key {key} was flushed and is lost: {stats:?}");
-        }
-        if !self.owed.is_empty() {
-            assert_eq!(stats.recovery.start, Start::Recovered, "life {life}: {:?}", stats.recovery);
-        }
-        self.owed.len() as u64
-    }
 }
 
 /// The slowest life is still a short one: a child that hangs at its start is found here.

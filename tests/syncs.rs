@@ -132,6 +132,37 @@ fn a_journal_whose_sync_fails_is_not_believed() {
     }
 }
 
+/// What a flush acknowledges has to survive. Once the journal has failed, the next start is cold, so no
+/// flush says that all is well any more, and no close; until a cache is opened that starts from there.
+#[test]
+fn a_flush_before_a_cold_start_says_so() {
+    for durability in [Durability::PowerLoss, Durability::ProcessCrash] {
+        let (dir, disk) = (TempDir::new(), FaultDisk::new());
+        let builder = || roomy(&dir.cache()).io(Arc::new(disk.clone())).durability(durability);
+        let cache = builder().open().unwrap();
+        (0..100).for_each(|key| cache.insert(key, value(key, 1, 500)).unwrap());
+        cache.flush().unwrap();
+        match durability {
+            Durability::PowerLoss => disk.fail_syncs_of("inv-", ErrorKind::Other),
+            _ => disk.fail_nth_write(1, ErrorKind::StorageFull),
+        }
+        assert!(cache.remove(&0).unwrap(), "it need not be remembered by a start that is cold");
+        disk.fail_sync(None);
+        for _ in 0..2 {
+            let flushed = cache.flush();
+            assert!(matches!(flushed, Err(Error::Io { .. })), "{durability:?}: {flushed:?}");
+        }
+        assert_eq!(cache.get(&1), Some(value(1, 1, 500)), "RAM and disk go on");
+        let closed = cache.close();
+        assert!(matches!(closed, Err(Error::Io { .. })), "{durability:?}: {closed:?}");
+        let cache = builder().open().unwrap();
+        assert_eq!((cache.stats().recovery.start, cache.len()), (Start::New, 0));
+        cache.insert(1, value(1, 2, 500)).unwrap();
+        cache.flush().unwrap();
+        cache.close().unwrap();
+    }
+}
+
 /// A segment that cannot be opened to be synced is not lost for that.
 #[test]
 fn a_sync_that_cannot_be_tried_costs_nothing() {

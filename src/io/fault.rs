@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    fmt,
     io::{self, ErrorKind},
     path::Path,
     sync::Arc,
@@ -11,6 +12,9 @@ use std::{
 
 use super::{Disk, Io, IoFile, Map, OpenMode};
 use crate::sync::{AtomicBool, AtomicU64, Mutex, Ordering::Relaxed};
+
+/// What a kernel writes in one piece, whenever it ends the process.
+const PAGE_BYTES: u64 = 4096;
 
 /// A disk that any thread can make fail, and whose boot and clocks a test sets.
 #[derive(Clone, Debug)]
@@ -60,6 +64,30 @@ impl Operation {
     ];
 }
 
+/// A moment of an operation, as a watcher is told of it.
+#[derive(Clone, Copy, Debug)]
+pub struct Moment<'a> {
+    /// What is being done.
+    pub operation: Operation,
+    /// The file's name; the directory's is empty.
+    pub file: &'a str,
+    /// How far it is.
+    pub side: Side,
+    /// How many bytes are read or written; none by the other operations.
+    pub bytes: usize,
+}
+
+/// How far an operation is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// It begins.
+    Before,
+    /// A write of several pages of which about half are in the file.
+    Halfway,
+    /// It has succeeded.
+    After,
+}
+
 impl Default for FaultDisk {
     fn default() -> FaultDisk {
         FaultDisk::over(Arc::new(Disk))
@@ -86,6 +114,17 @@ struct Faults {
     sync_takes: Mutex<Duration>,
     unlinks: AtomicU64,
     nth: Mutex<Nth>,
+    watcher: Mutex<Option<Watcher>>,
+}
+
+/// Called at each moment of each operation, on the thread that does it.
+#[derive(Clone)]
+struct Watcher(Arc<dyn Fn(Moment<'_>) + Send + Sync>);
+
+impl fmt::Debug for Watcher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Watcher")
+    }
 }
 
 /// One fault at the nth of one operation.
@@ -124,6 +163,13 @@ impl FaultDisk {
     /// Whether what `fail_nth` set has happened.
     pub fn has_failed(&self) -> bool {
         self.faults.nth.lock().fails.is_none()
+    }
+
+    /// Calls `watcher` at each moment of each operation, on the thread that does it and under whatever
+    /// locks that holds; it may take its time, or end the process.
+    /// Writes of several pages are made in two parts from then on.
+    pub fn watch(&self, watcher: impl Fn(Moment<'_>) + Send + Sync + 'static) {
+        *self.faults.watcher.lock() = Some(Watcher(Arc::new(watcher)));
     }
 
     /// Fails every write, allocation, change of length and creation from now on; `None` heals.
@@ -275,6 +321,46 @@ impl Faults {
     fn whole_nth(&self, operation: Operation) -> io::Result<()> {
         self.nth(operation).map_err(|(error, _)| error)
     }
+
+    /// Does it, with a word to the watcher before and, unless it fails, after.
+    fn watched<R>(
+        &self,
+        operation: Operation,
+        file: &str,
+        bytes: usize,
+        work: impl FnOnce() -> io::Result<R>,
+    ) -> io::Result<R> {
+        let watcher = self.watcher.lock().clone();
+        let tell = |side| {
+            if let Some(Watcher(watcher)) = &watcher {
+                watcher(Moment { operation, file, side, bytes });
+            }
+        };
+        tell(Side::Before);
+        let done = work()?;
+        tell(Side::After);
+        Ok(done)
+    }
+
+    /// Writes in two parts, if somebody watches and there is a page's end between them: a process that is
+    /// killed may leave the first of them, but never a part of a page.
+    fn write_watched(&self, file: &FaultFile, bytes: &[u8], offset: u64) -> io::Result<()> {
+        let watcher = self.watcher.lock().clone();
+        let middle = offset + bytes.len() as u64 / 2;
+        let first_bytes = (middle / PAGE_BYTES * PAGE_BYTES).saturating_sub(offset) as usize;
+        let Some(Watcher(watcher)) = watcher.filter(|_| first_bytes > 0) else {
+            return file.file.write_all_at(bytes, offset);
+        };
+        let (first, second) = bytes.split_at(first_bytes);
+        file.file.write_all_at(first, offset)?;
+        let operation = Operation::Write;
+        watcher(Moment { operation, file: &file.name, side: Side::Halfway, bytes: bytes.len() });
+        file.file.write_all_at(second, offset + first.len() as u64)
+    }
+}
+
+fn file_name(path: &Path) -> String {
+    path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
 }
 
 fn fail(switch: &Mutex<Option<ErrorKind>>) -> io::Result<()> {
@@ -286,14 +372,16 @@ fn fail(switch: &Mutex<Option<ErrorKind>>) -> io::Result<()> {
 
 impl Io for FaultDisk {
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn IoFile>> {
-        if mode == OpenMode::CreateNew {
-            self.faults.whole_write()?;
-            self.faults.whole_nth(Operation::Create)?;
-        } else {
-            self.faults.whole_nth(Operation::Open)?;
-        }
-        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        let file = self.disk.open(path, mode)?;
+        let is_new = mode == OpenMode::CreateNew;
+        let operation = if is_new { Operation::Create } else { Operation::Open };
+        let name = file_name(path);
+        let file = self.faults.watched(operation, &name, 0, || {
+            if is_new {
+                self.faults.whole_write()?;
+            }
+            self.faults.whole_nth(operation)?;
+            self.disk.open(path, mode)
+        })?;
         Ok(Arc::new(FaultFile { file, name, faults: Arc::clone(&self.faults) }))
     }
 
@@ -306,21 +394,27 @@ impl Io for FaultDisk {
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        fail(&self.faults.fail_rename)?;
-        self.faults.whole_nth(Operation::Rename)?;
-        self.disk.rename(from, to)
+        self.faults.watched(Operation::Rename, &file_name(from), 0, || {
+            fail(&self.faults.fail_rename)?;
+            self.faults.whole_nth(Operation::Rename)?;
+            self.disk.rename(from, to)
+        })
     }
 
     fn unlink(&self, path: &Path) -> io::Result<()> {
         self.faults.unlinks.fetch_add(1, Relaxed);
-        fail(&self.faults.fail_unlink)?;
-        self.faults.whole_nth(Operation::Unlink)?;
-        self.disk.unlink(path)
+        self.faults.watched(Operation::Unlink, &file_name(path), 0, || {
+            fail(&self.faults.fail_unlink)?;
+            self.faults.whole_nth(Operation::Unlink)?;
+            self.disk.unlink(path)
+        })
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        self.faults.whole_nth(Operation::SyncDir)?;
-        if self.faults.sync("")? { self.disk.sync_dir(dir) } else { Ok(()) }
+        self.faults.watched(Operation::SyncDir, "", 0, || {
+            self.faults.whole_nth(Operation::SyncDir)?;
+            if self.faults.sync("")? { self.disk.sync_dir(dir) } else { Ok(()) }
+        })
     }
 
     fn boot_id(&self) -> Option<[u8; 16]> {
@@ -343,36 +437,55 @@ struct FaultFile {
     faults: Arc<Faults>,
 }
 
+impl FaultFile {
+    fn watched<R>(
+        &self,
+        operation: Operation,
+        bytes: usize,
+        work: impl FnOnce() -> io::Result<R>,
+    ) -> io::Result<R> {
+        self.faults.watched(operation, &self.name, bytes, work)
+    }
+}
+
 impl IoFile for FaultFile {
     fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        match self.faults.write().and_then(|()| self.faults.nth(Operation::Write)) {
-            Ok(()) => self.file.write_all_at(bytes, offset),
-            Err((error, torn)) => {
-                if torn {
-                    self.file.write_all_at(&bytes[..bytes.len() / 2], offset)?;
+        self.watched(Operation::Write, bytes.len(), || {
+            match self.faults.write().and_then(|()| self.faults.nth(Operation::Write)) {
+                Ok(()) => self.faults.write_watched(self, bytes, offset),
+                Err((error, torn)) => {
+                    if torn {
+                        self.file.write_all_at(&bytes[..bytes.len() / 2], offset)?;
+                    }
+                    Err(error)
                 }
-                Err(error)
             }
-        }
+        })
     }
 
     fn read_exact_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<()> {
         self.faults.reads.fetch_add(1, Relaxed);
-        fail(&self.faults.fail_reads)?;
-        self.faults.whole_nth(Operation::Read)?;
-        self.file.read_exact_at(bytes, offset)
+        self.watched(Operation::Read, bytes.len(), || {
+            fail(&self.faults.fail_reads)?;
+            self.faults.whole_nth(Operation::Read)?;
+            self.file.read_exact_at(bytes, offset)
+        })
     }
 
     fn allocate(&self, len: u64) -> io::Result<()> {
-        self.faults.whole_write()?;
-        self.faults.whole_nth(Operation::Allocate)?;
-        self.file.allocate(len)
+        self.watched(Operation::Allocate, 0, || {
+            self.faults.whole_write()?;
+            self.faults.whole_nth(Operation::Allocate)?;
+            self.file.allocate(len)
+        })
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        self.faults.whole_write()?;
-        self.faults.whole_nth(Operation::SetLen)?;
-        self.file.set_len(len)
+        self.watched(Operation::SetLen, 0, || {
+            self.faults.whole_write()?;
+            self.faults.whole_nth(Operation::SetLen)?;
+            self.file.set_len(len)
+        })
     }
 
     fn file_len(&self) -> io::Result<u64> {
@@ -380,8 +493,10 @@ impl IoFile for FaultFile {
     }
 
     fn sync(&self) -> io::Result<()> {
-        self.faults.whole_nth(Operation::Sync)?;
-        if self.faults.sync(&self.name)? { self.file.sync() } else { Ok(()) }
+        self.watched(Operation::Sync, 0, || {
+            self.faults.whole_nth(Operation::Sync)?;
+            if self.faults.sync(&self.name)? { self.file.sync() } else { Ok(()) }
+        })
     }
 
     fn map(&self, len: usize) -> io::Result<Map> {

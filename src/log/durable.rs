@@ -35,6 +35,17 @@ impl Log {
         self.commits.wait(end, || self.sync_journal())
     }
 
+    /// `Err` where the next start will be cold whatever is on disk: nobody may be told then that something
+    /// is safe there.
+    pub(crate) fn check_next_start(&self) -> Result<(), Error> {
+        self.ensure_durable()?;
+        if self.latch.load(Relaxed) != COLD_NEXT_START {
+            return Ok(());
+        }
+        let source = io::Error::other("the disk has failed the journal, so the next start will be cold");
+        Err(failed("keeping anything in", &self.directory.path, source))
+    }
+
     /// The segments that may not outlive the machine as they are.
     pub(crate) fn unsynced_segments(&self) -> Vec<Arc<Segment>> {
         let table = self.table.read();

@@ -167,7 +167,8 @@ impl<K: Key, V: Value> Maintenance<K, V> {
                 break;
             }
         }
-        self.health.result_since(failures)
+        // Written is not safe: the journal may have failed, now or long before.
+        self.health.result_since(failures).and(self.log().check_next_start())
     }
 
     fn flush_once(&mut self, deadline: Option<Instant>) {

@@ -11,9 +11,9 @@ use std::{
     env,
     fs::File,
     io::{self, PipeReader, Read, Write},
-    os::fd::AsFd,
+    os::{fd::AsFd, unix::process::ExitStatusExt},
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{self, Child, Command, Stdio},
     thread::{self, JoinHandle},
     time::Duration,
 };
@@ -50,10 +50,12 @@ pub(crate) enum Kind {
     Lied,
     /// The child has done all of its work and waits to be killed.
     Done,
+    /// The child is where it is to die, by its own hand.
+    AtPoint,
 }
 
 impl Kind {
-    const ALL: [Kind; 12] = [
+    const ALL: [Kind; 13] = [
         Kind::InsertStarted,
         Kind::InsertAcked,
         Kind::RemoveStarted,
@@ -66,6 +68,7 @@ impl Kind {
         Kind::Reclaimed,
         Kind::Lied,
         Kind::Done,
+        Kind::AtPoint,
     ];
 }
 
@@ -145,6 +148,15 @@ impl Reporter {
     }
 }
 
+/// SIGKILL, here and now.
+pub(crate) fn kill_own_process() -> ! {
+    let own = rustix::process::Pid::from_raw(process::id() as i32).expect("a process has a number");
+    rustix::process::kill_process(own, rustix::process::Signal::KILL).expect("one may kill oneself");
+    loop {
+        thread::park();
+    }
+}
+
 /// The parent's end. A child that is dropped is killed.
 pub(crate) struct Spawned {
     process: Child,
@@ -195,6 +207,15 @@ impl Spawned {
         self.process.kill().unwrap();
         let status = self.process.wait().unwrap();
         assert_eq!(status.code(), None, "the child ended by itself before it was killed");
+        self.reader.take().expect("read once").join().unwrap()
+    }
+
+    /// Waits until the child has killed itself, at most `limit`, and returns everything that it had reported.
+    pub(crate) fn reports_at_own_end(mut self, limit: Duration) -> Vec<Report> {
+        const SIGKILL: i32 = 9;
+        super::wait_until("the child kills itself", limit, || self.process.try_wait().unwrap().is_some());
+        let status = self.process.wait().unwrap();
+        assert_eq!(status.signal(), Some(SIGKILL), "the child ended otherwise");
         self.reader.take().expect("read once").join().unwrap()
     }
 
