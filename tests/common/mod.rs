@@ -5,6 +5,7 @@
 
 pub(crate) mod child;
 pub(crate) mod history;
+pub(crate) mod machine;
 pub(crate) mod model;
 pub(crate) mod ops;
 pub(crate) mod oracle;
