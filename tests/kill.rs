@@ -1,8 +1,9 @@
-//! SIGKILL at random moments, and what comes back afterwards, judged by the parent from the
-//! acknowledgements that it saw.
+//! Processes that end at random moments, mostly by SIGKILL, and what comes back afterwards, judged by the
+//! parent from the acknowledgements that it saw.
 //!
 //! A child process with four writers and two readers uses one directory and is killed within 300 ms;
-//! the parent opens the directory, reads every key, closes it and starts the next child on it.
+//! the parent opens the directory, reads every key, closes it and starts the next child on it. Others
+//! run out of memory, abort in the middle of a write, or lose the thread that writes.
 //! `EMBERCACHE_SOAK` (a factor) makes it more than the 200 kills of the short run.
 
 mod common;
@@ -17,13 +18,14 @@ use std::{
 
 use common::{
     Random, TempDir, TestCache, cases, child,
-    child::{Kind, Report, Reporter, Spawned},
-    figure, from_env,
+    child::{Kind, Report, Reporter, Role, Spawned},
+    fault_disk, figure, from_env,
+    machine::Group,
     oracle::Oracle,
     roomy, tiny,
     value::{self, value},
 };
-use embercache::{Builder, Start, WriteBehind};
+use embercache::{Builder, Error, Start, WriteBehind};
 
 /// Each key has one writer, so the order of what happened to it is the order of the reports.
 const KEYS: u64 = 512;
@@ -32,6 +34,10 @@ const READERS: u64 = 2;
 /// Keys that are written once a life and then only read.
 const HOT_KEYS: u64 = 64;
 const WRITE_BEHIND: Duration = Duration::from_millis(50);
+/// How long a child may take to its end.
+const LIFE_MAX: Duration = Duration::from_secs(20);
+const SIGABRT: i32 = 6;
+const SIGKILL: i32 = 9;
 /// What a sweep, a busy machine and the write itself may take beyond `write_behind`.
 const WRITE_BEHIND_SLACK: Duration = Duration::from_millis(200);
 
@@ -44,6 +50,9 @@ fn child() {
         "roomy" => use_until_killed(&roomy_regime(&role.dir).open().unwrap(), &reporter, role.seed),
         "tiny" => use_until_killed(&tiny_regime(&role.dir).open().unwrap(), &reporter, role.seed),
         "hot" => keep_hot_until_killed(&hot_regime(&role.dir).open().unwrap(), &reporter, role.seed),
+        "hungry" => use_until_out_of_memory(&role, &reporter),
+        "aborting" => use_until_interrupted(&role, &reporter, abort_the_writer),
+        "panicking" => use_until_interrupted(&role, &reporter, panic_the_writer),
         other => panic!("no such child: {other}"),
     }
 }
@@ -113,6 +122,70 @@ fn the_hot_set_survives() {
     assert!(owed > kills * 10, "only {owed} entries were old enough after {kills} kills: nothing was tested");
 }
 
+/// Line 13: the kernel kills what takes too much memory.
+#[test]
+fn out_of_memory() {
+    let Some(group) = Group::of_memory(64 << 20) else { return };
+    ends_by(13, "ends by the kernel, for want of memory", cases(10), |dir, life| {
+        let (signal, reports) = group.start("hungry", &dir.cache(), life)?.died(LIFE_MAX);
+        assert_eq!(signal, Some(SIGKILL));
+        Some(reports)
+    });
+}
+
+/// Line 13: the process aborts halfway through a write of records.
+#[test]
+fn an_abort_in_the_thread_that_writes() {
+    ends_by(13, "aborts in the middle of a write", cases(10), |dir, life| {
+        let (signal, reports) = Spawned::start("child", "aborting", &dir.cache(), life).died(LIFE_MAX);
+        assert_eq!(signal, Some(SIGABRT));
+        Some(reports)
+    });
+}
+
+/// Line 13: the thread panics halfway through a write of records, the others go on, and the cache closes.
+#[test]
+fn a_panic_in_the_thread_that_writes() {
+    let mut slowest_ms = 0;
+    ends_by(13, "panics in the middle of a write", cases(10), |dir, life| {
+        let child = Spawned::start("child", "panicking", &dir.cache(), life);
+        child.wait_done(LIFE_MAX);
+        let mut reports = child.kill();
+        reports.retain(|report| {
+            if report.kind == Kind::Alive {
+                slowest_ms = slowest_ms.max(report.key);
+            }
+            report.kind != Kind::Alive
+        });
+        Some(reports)
+    });
+    figure(13, &format!("closed within {slowest_ms} ms of being asked to"));
+    assert!(slowest_ms < 5_000, "{slowest_ms} ms to close");
+}
+
+/// Lets children use one directory after the other until each ends in its way. Everything flushed must be
+/// back. `None` if the machine has no such end.
+fn ends_by(line: u32, how: &str, ends: u64, mut one_life: impl FnMut(&TempDir, u64) -> Option<Vec<Report>>) {
+    let mut owed = 0;
+    let mut life = 0;
+    while life < ends {
+        // A directory sees a few ends, so that what one has left is also met by the next.
+        let dir = TempDir::new();
+        let mut judge = Judge::new();
+        for _ in 0..5.min(ends - life) {
+            let Some(reports) = one_life(&dir, life) else { return };
+            judge.hear(&reports);
+            let cache = roomy_regime(&dir.cache()).open().unwrap();
+            judge.see(&cache);
+            owed += judge.settle(&cache, life);
+            cache.close().unwrap();
+            life += 1;
+        }
+    }
+    figure(line, &format!("{ends} {how}, {owed} flushed entries owed and back, 0 stale, 0 corrupt"));
+    assert!(owed > ends * 10, "only {owed} entries were owed after {ends} ends: nothing was tested");
+}
+
 fn roomy_regime(dir: &Path) -> Builder<u64, Vec<u8>> {
     roomy(dir).ram_entries(128)
 }
@@ -140,17 +213,69 @@ fn finish(cache: TestCache, random: &mut Random) {
 
 /// The child: four writers and two readers, until the end.
 fn use_until_killed(cache: &TestCache, reporter: &Reporter, life: u64) {
+    use_until(cache, reporter, life, &AtomicBool::new(false));
+}
+
+fn use_until(cache: &TestCache, reporter: &Reporter, life: u64, stop: &AtomicBool) {
     let floors: Vec<AtomicU64> = (0..KEYS).map(|_| AtomicU64::new(0)).collect();
     thread::scope(|scope| {
         for writer in 0..WRITERS {
             let floors = &floors;
-            scope.spawn(move || Writer { cache, reporter, floors, writer, life }.run());
+            scope.spawn(move || Writer { cache, reporter, floors, writer, life, stop }.run());
         }
         for reader in 0..READERS {
-            let floors = &floors;
-            scope.spawn(move || read_for_ever(cache, reporter, floors, Random::new(life << 8 | reader)));
+            let (floors, random) = (&floors, Random::new(life << 8 | reader));
+            scope.spawn(move || read_until(cache, reporter, floors, random, stop));
         }
     });
+}
+
+/// Takes all the memory there is, after a while.
+fn use_until_out_of_memory(role: &Role, reporter: &Reporter) {
+    let cache = roomy_regime(&role.dir).open().unwrap();
+    thread::scope(|scope| {
+        scope.spawn(|| use_until_killed(&cache, reporter, role.seed));
+        thread::sleep(Duration::from_millis(50 + role.seed * 37 % 200));
+        let mut taken = Vec::new();
+        loop {
+            taken.push(vec![1_u8; 1 << 20]);
+        }
+    });
+}
+
+/// After a while, something happens in the middle of the next write of records. If the process lives on, it
+/// uses the cache a little more and closes it.
+fn use_until_interrupted(role: &Role, reporter: &Reporter, by: fn()) {
+    let disk = fault_disk();
+    let cache = roomy_regime(&role.dir).io(disk.clone()).open().unwrap();
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| use_until(&cache, reporter, role.seed, &stop));
+        thread::sleep(Duration::from_millis(50 + role.seed * 37 % 200));
+        disk.interrupt_writes(by);
+        thread::sleep(Duration::from_millis(200));
+        stop.store(true, SeqCst);
+    });
+    let begun = Instant::now();
+    let closed = cache.close();
+    reporter.report(Kind::Alive, begun.elapsed().as_millis() as u64, 0);
+    assert!(matches!(closed, Err(Error::Closed)), "the thread that writes lives: {closed:?}");
+    reporter.await_kill()
+}
+
+fn abort_the_writer() {
+    if is_the_writer() {
+        std::process::abort();
+    }
+}
+
+fn panic_the_writer() {
+    assert!(!is_the_writer(), "this panic is part of the test");
+}
+
+/// Whether this is the cache's own thread; others write to the journal.
+fn is_the_writer() -> bool {
+    thread::current().name() == Some("embercache")
 }
 
 struct Writer<'a> {
@@ -160,12 +285,13 @@ struct Writer<'a> {
     floors: &'a [AtomicU64],
     writer: u64,
     life: u64,
+    stop: &'a AtomicBool,
 }
 
 impl Writer<'_> {
     fn run(&self) {
         let mut random = Random::new(self.life << 8 | 0x80 | self.writer);
-        for count in 1.. {
+        for count in (1..).take_while(|_| !self.stop.load(SeqCst)) {
             let key = random.below(KEYS / WRITERS) * WRITERS + self.writer;
             let version = self.life << 32 | count << 2 | self.writer;
             match random.below(20_000) {
@@ -191,10 +317,14 @@ impl Writer<'_> {
         self.reporter.report(Kind::RemoveAcked, key, version);
     }
 
-    /// Flushes and clears are told apart by their writer, in the place of the key.
+    /// Flushes and clears are told apart by their writer, in the place of the key. Both are done by the cache's
+    /// thread, and refused once that has panicked.
     fn flush(&self) {
         self.reporter.report(Kind::FlushStarted, self.writer, 0);
-        self.cache.flush().unwrap();
+        match self.cache.flush() {
+            Err(Error::Closed) => return,
+            flushed => flushed.unwrap(),
+        }
         self.reporter.report(Kind::FlushAcked, self.writer, 0);
         if self.cache.stats().reclaimed > 0 {
             self.reporter.report(Kind::Reclaimed, 0, 0);
@@ -203,13 +333,22 @@ impl Writer<'_> {
 
     fn clear(&self) {
         self.reporter.report(Kind::ClearStarted, self.writer, 0);
-        self.cache.clear().unwrap();
+        match self.cache.clear() {
+            Err(Error::Closed) => return,
+            cleared => cleared.unwrap(),
+        }
         self.reporter.report(Kind::ClearAcked, self.writer, 0);
     }
 }
 
-fn read_for_ever(cache: &TestCache, reporter: &Reporter, floors: &[AtomicU64], mut random: Random) {
-    loop {
+fn read_until(
+    cache: &TestCache,
+    reporter: &Reporter,
+    floors: &[AtomicU64],
+    mut random: Random,
+    stop: &AtomicBool,
+) {
+    while !stop.load(SeqCst) {
         let key = random.below(KEYS);
         let floor = floors[key as usize].load(SeqCst);
         if let Some(found) = cache.get(&key) {

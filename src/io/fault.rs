@@ -84,6 +84,8 @@ struct Faults {
     /// By the file's name; the directory's is empty.
     syncs: Mutex<BTreeMap<String, u64>>,
     sync_takes: Mutex<Duration>,
+    /// What to call in the middle of each write.
+    halfway: Mutex<Option<fn()>>,
     unlinks: AtomicU64,
     nth: Mutex<Nth>,
 }
@@ -139,6 +141,12 @@ impl FaultDisk {
     /// As [`FaultDisk::fail_nth_write`], with the first half of the bytes on disk.
     pub fn tear_nth_write(&self, n: u64, kind: ErrorKind) {
         self.fail_at(n, kind, true);
+    }
+
+    /// Calls `by` in the middle of each write from now on, in the thread that writes: half of the bytes
+    /// are on disk then. So a thread can be made to panic there, or the process to abort.
+    pub fn interrupt_writes(&self, by: fn()) {
+        *self.faults.halfway.lock() = Some(by);
     }
 
     /// Fails every read of a file (not through a map).
@@ -346,7 +354,15 @@ struct FaultFile {
 impl IoFile for FaultFile {
     fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
         match self.faults.write().and_then(|()| self.faults.nth(Operation::Write)) {
-            Ok(()) => self.file.write_all_at(bytes, offset),
+            Ok(()) => {
+                // Not under the lock: `by` may never return.
+                let halfway = *self.faults.halfway.lock();
+                if let Some(by) = halfway {
+                    self.file.write_all_at(&bytes[..bytes.len() / 2], offset)?;
+                    by();
+                }
+                self.file.write_all_at(bytes, offset)
+            }
             Err((error, torn)) => {
                 if torn {
                     self.file.write_all_at(&bytes[..bytes.len() / 2], offset)?;

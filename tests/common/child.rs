@@ -11,11 +11,11 @@ use std::{
     env,
     fs::File,
     io::{self, PipeReader, Read, Write},
-    os::fd::AsFd,
+    os::{fd::AsFd, unix::process::ExitStatusExt},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     thread::{self, JoinHandle},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 const ROLE: &str = "EMBERCACHE_TEST_CHILD";
@@ -117,14 +117,14 @@ impl Role {
     /// The way back to the parent.
     pub(crate) fn reporter(&self) -> Reporter {
         let pipe = io::stdin().as_fd().try_clone_to_owned().expect("standard input is the parent's pipe");
-        Reporter { pipe: File::from(pipe), start: std::time::Instant::now() }
+        Reporter { pipe: File::from(pipe), start: Instant::now() }
     }
 }
 
 /// The child's end of the pipe.
 pub(crate) struct Reporter {
     pipe: File,
-    start: std::time::Instant,
+    start: Instant,
 }
 
 impl Reporter {
@@ -196,6 +196,20 @@ impl Spawned {
         let status = self.process.wait().unwrap();
         assert_eq!(status.code(), None, "the child ended by itself before it was killed");
         self.reader.take().expect("read once").join().unwrap()
+    }
+
+    /// Waits for the child to end otherwise than by its parent: the signal, and everything that it had
+    /// reported.
+    pub(crate) fn died(mut self, limit: Duration) -> (Option<i32>, Vec<Report>) {
+        let end = Instant::now() + limit;
+        let status = loop {
+            if let Some(status) = self.process.try_wait().unwrap() {
+                break status;
+            }
+            assert!(Instant::now() < end, "the child lives on after {limit:?}");
+            thread::sleep(Duration::from_millis(1));
+        };
+        (status.signal(), self.reader.take().expect("read once").join().unwrap())
     }
 
     /// Waits for the child to end by itself, and returns whether its test passed.

@@ -15,7 +15,11 @@ use super::{TempDir, child::Spawned, skip};
 
 /// Starts a child under a program, or says that there is none.
 pub(crate) fn start_under(program: &[&str], role: &str, dir: &Path) -> Option<Spawned> {
-    match Spawned::start_under(program, "child", role, dir, 0) {
+    start_seeded(program, role, dir, 0)
+}
+
+fn start_seeded(program: &[&str], role: &str, dir: &Path, seed: u64) -> Option<Spawned> {
+    match Spawned::start_under(program, "child", role, dir, seed) {
         Ok(child) => Some(child),
         Err(error) => {
             skip(role, &format!("{}: {error}", program[0]));
@@ -109,7 +113,7 @@ pub(crate) fn run(line: &[&str]) -> Option<()> {
 }
 
 /// A control group that bounds memory, removed at the end.
-pub(crate) struct Group(pub(crate) PathBuf);
+pub(crate) struct Group(PathBuf);
 
 impl Group {
     pub(crate) fn of_memory(bytes: u64) -> Option<Group> {
@@ -122,6 +126,12 @@ impl Group {
             return None;
         }
         Some(group)
+    }
+
+    /// Starts a child in it, or says why not.
+    pub(crate) fn start(&self, role: &str, dir: &Path, seed: u64) -> Option<Spawned> {
+        let enter = format!("echo $$ > {}/cgroup.procs; exec \"$0\" \"$@\"", self.0.display());
+        start_seeded(&["sh", "-c", &enter], role, dir, seed)
     }
 }
 
