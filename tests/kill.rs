@@ -163,6 +163,28 @@ fn a_panic_in_the_thread_that_writes() {
     assert!(slowest_ms < 5_000, "{slowest_ms} ms to close");
 }
 
+/// And then, in the same process: what is closed is closed, and another handle may have the directory.
+#[test]
+fn a_cache_whose_thread_has_panicked_is_closed_like_any_other() {
+    let dir = TempDir::new();
+    let disk = fault_disk();
+    let cache = roomy_regime(&dir.cache()).io(disk.clone()).open().unwrap();
+    (0..500).for_each(|key| cache.insert(key, value(key, 1, 100)).unwrap());
+    cache.flush().unwrap();
+    disk.interrupt_writes(panic_the_writer);
+    cache.insert(0, value(0, 2, 100)).unwrap();
+    assert!(matches!(cache.flush(), Err(Error::Closed)));
+    cache.insert(1, value(1, 2, 100)).unwrap();
+    assert!(cache.get(&1).is_some_and(|found| value::version(1, &found) == 2));
+    assert!(matches!(cache.close(), Err(Error::Closed)));
+    assert!(matches!(cache.insert(2, value(2, 2, 100)), Err(Error::Closed)) && cache.get(&3).is_none());
+    let again = roomy_regime(&dir.cache()).open().unwrap();
+    for key in 0..500 {
+        let found = again.get(&key).map(|found| value::version(key, &found));
+        assert_eq!(found, (key > 1).then_some(1), "key {key}");
+    }
+}
+
 /// Lets children use one directory after the other until each ends in its way. Everything flushed must be
 /// back. `None` if the machine has no such end.
 fn ends_by(line: u32, how: &str, ends: u64, mut one_life: impl FnMut(&TempDir, u64) -> Option<Vec<Report>>) {

@@ -311,6 +311,11 @@ impl Log {
         closed
     }
 
+    /// Lets another cache open this directory, as after a kill. Nothing may be written after this.
+    pub(crate) fn abandon(&self) {
+        self.directory.release();
+    }
+
     fn close_clean(&self) -> Result<(), Error> {
         self.ensure_durable()?;
         if self.latch.load(Relaxed) == COLD_NEXT_START {
