@@ -88,6 +88,9 @@ impl<K: Key, V: Value> Engine<K, V> {
         let closed = if_not_ended(self.tiers.bell.call(Request::Close));
         if thread.join().is_err() {
             tracing::error!("the maintenance thread panicked");
+            // It cannot do its part of a close any more. STATE goes on saying that there was none.
+            self.tiers.for_each_shard(|shard| shard.close());
+            self.tiers.log.iter().for_each(|log| log.abandon());
             return Err(Error::Closed);
         }
         closed

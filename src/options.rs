@@ -98,7 +98,8 @@ pub enum ReadMode {
     #[default]
     Map,
     /// By system calls, which answer trouble with an error, and the cache with a miss. For network
-    /// and FUSE file systems. One file descriptor stays open for each segment.
+    /// and FUSE file systems. A quarter of the file descriptors that the process may have stay open at most; where there
+    /// are more segments than that, some reads open a file first.
     Strict,
 }
 

@@ -1,14 +1,16 @@
-//! SIGKILL at random moments, and what comes back afterwards, judged by the parent from the
-//! acknowledgements that it saw.
+//! Processes that end at random moments, mostly by SIGKILL, and what comes back afterwards, judged by the
+//! parent from the acknowledgements that it saw.
 //!
 //! A child process with four writers and two readers uses one directory and is killed within 300 ms;
-//! the parent opens the directory, reads every key, closes it and starts the next child on it.
+//! the parent opens the directory, reads every key, closes it and starts the next child on it. Others
+//! run out of memory, abort in the middle of a write, or lose the thread that writes.
 //! `EMBERCACHE_SOAK` (a factor) makes it more than the 200 kills of the short run.
 
 mod common;
 
 use std::{
     path::Path,
+    process,
     sync::atomic::{AtomicBool, Ordering::SeqCst},
     thread,
     time::{Duration, Instant},
@@ -16,17 +18,25 @@ use std::{
 
 use common::{
     Random, TempDir, TestCache, cases, child,
-    child::{Kind, Report, Reporter, Spawned},
-    figure, from_env,
+    child::{Kind, Report, Reporter, Role, Spawned},
+    fault_disk, figure, from_env,
     lives::{Judge, Life},
+    machine::Group,
     roomy, tiny,
     value::{self, value},
 };
-use embercache::{Builder, WriteBehind};
+use embercache::{
+    Builder, Error, WriteBehind,
+    testing::{FaultDisk, Operation, Side},
+};
 
 /// Keys that are written once a life and then only read.
 const HOT_KEYS: u64 = 64;
 const WRITE_BEHIND: Duration = Duration::from_millis(50);
+/// How long a child may take to its end.
+const LIFE_MAX: Duration = Duration::from_secs(20);
+const SIGABRT: i32 = 6;
+const SIGKILL: i32 = 9;
 /// What a sweep, a busy machine and the write itself may take beyond `write_behind`.
 const WRITE_BEHIND_SLACK: Duration = Duration::from_millis(200);
 
@@ -39,6 +49,9 @@ fn child() {
         "roomy" => Life::new(&reporter, role.seed).go_on(&roomy_regime(&role.dir).open().unwrap(), u64::MAX),
         "tiny" => Life::new(&reporter, role.seed).go_on(&tiny_regime(&role.dir).open().unwrap(), u64::MAX),
         "hot" => keep_hot_until_killed(&hot_regime(&role.dir).open().unwrap(), &reporter, role.seed),
+        "hungry" => use_until_out_of_memory(&role, &reporter),
+        "aborting" => use_until_interrupted(&role, &reporter, || process::abort()),
+        "panicking" => use_until_interrupted(&role, &reporter, panic_on_purpose),
         other => panic!("no such child: {other}"),
     }
 }
@@ -76,18 +89,17 @@ fn reclaim_brings_nothing_back() {
     let mut random = Random::new(from_env("EMBERCACHE_SEED", 3));
     let dir = TempDir::new();
     let mut judge = Judge::new();
-    let (mut found, mut reclaimed) = (0, false);
+    let mut found = 0;
     for life in 0..kills {
         judge.hear(&one_life("tiny", &dir, &mut random, life));
         let cache = tiny_regime(&dir.cache()).open().unwrap();
         found += judge.see(&cache);
         cache.check();
-        reclaimed |= judge.reclaimed;
         finish(cache, &mut random);
     }
     figure(1, &format!("{kills} kills under reclaim, {found} entries back, 0 stale, 0 corrupt"));
     assert!(found > kills * 20, "only {found} entries came back after {kills} kills: nothing was tested");
-    assert!(reclaimed, "nothing was reclaimed: nothing was tested");
+    assert!(!dir.cache().join("seg-00000000.log").exists(), "nothing was reclaimed: nothing was tested");
 }
 
 /// What never leaves RAM would be lost exactly because it is the hottest; write-behind saves it.
@@ -106,6 +118,92 @@ fn the_hot_set_survives() {
     }
     figure(1, &format!("{kills} kills of a hot set, {owed} entries owed by write-behind and back"));
     assert!(owed > kills * 10, "only {owed} entries were old enough after {kills} kills: nothing was tested");
+}
+
+/// Line 13: the kernel kills what takes too much memory.
+#[test]
+fn out_of_memory() {
+    let Some(group) = Group::of_memory(64 << 20) else { return };
+    ends_by(13, "ends by the kernel, for want of memory", cases(10), |dir, life| {
+        let (signal, reports) = group.start("hungry", &dir.cache(), life)?.died(LIFE_MAX);
+        assert_eq!(signal, Some(SIGKILL));
+        Some(reports)
+    });
+}
+
+/// Line 13: the process aborts halfway through a write of records.
+#[test]
+fn an_abort_in_the_thread_that_writes() {
+    ends_by(13, "aborts in the middle of a write", cases(10), |dir, life| {
+        let (signal, reports) = Spawned::start("child", "aborting", &dir.cache(), life).died(LIFE_MAX);
+        assert_eq!(signal, Some(SIGABRT));
+        Some(reports)
+    });
+}
+
+/// Line 13: the thread panics halfway through a write of records, the others go on, and the cache closes.
+#[test]
+fn a_panic_in_the_thread_that_writes() {
+    let mut slowest_ms = 0;
+    ends_by(13, "panics in the middle of a write", cases(10), |dir, life| {
+        let child = Spawned::start("child", "panicking", &dir.cache(), life);
+        child.wait_done(LIFE_MAX);
+        let mut reports = child.kill();
+        reports.retain(|report| {
+            if report.kind == Kind::Alive {
+                slowest_ms = slowest_ms.max(report.key);
+            }
+            report.kind != Kind::Alive
+        });
+        Some(reports)
+    });
+    figure(13, &format!("closed within {slowest_ms} ms of being asked to"));
+    assert!(slowest_ms < 5_000, "{slowest_ms} ms to close");
+}
+
+/// And then, in the same process: what is closed is closed, and another handle may have the directory.
+#[test]
+fn a_cache_whose_thread_has_panicked_is_closed_like_any_other() {
+    let dir = TempDir::new();
+    let disk = fault_disk();
+    let cache = roomy_regime(&dir.cache()).io(disk.clone()).open().unwrap();
+    (0..500).for_each(|key| cache.insert(key, value(key, 1, 100)).unwrap());
+    cache.flush().unwrap();
+    interrupt_the_writer(&disk, Side::Before, panic_on_purpose);
+    cache.insert(0, value(0, 2, 100)).unwrap();
+    assert!(matches!(cache.flush(), Err(Error::Closed)));
+    cache.insert(1, value(1, 2, 100)).unwrap();
+    assert!(cache.get(&1).is_some_and(|found| value::version(1, &found) == 2));
+    assert!(matches!(cache.close(), Err(Error::Closed)));
+    assert!(matches!(cache.insert(2, value(2, 2, 100)), Err(Error::Closed)) && cache.get(&3).is_none());
+    let again = roomy_regime(&dir.cache()).open().unwrap();
+    for key in 0..500 {
+        let found = again.get(&key).map(|found| value::version(key, &found));
+        assert_eq!(found, (key > 1).then_some(1), "key {key}");
+    }
+}
+
+/// Lets children use one directory after the other until each ends in its way. Everything flushed must be
+/// back. `None` if the machine has no such end.
+fn ends_by(line: u32, how: &str, ends: u64, mut one_life: impl FnMut(&TempDir, u64) -> Option<Vec<Report>>) {
+    let mut owed = 0;
+    let mut life = 0;
+    while life < ends {
+        // A directory sees a few ends, so that what one has left is also met by the next.
+        let dir = TempDir::new();
+        let mut judge = Judge::new();
+        for _ in 0..5.min(ends - life) {
+            let Some(reports) = one_life(&dir, life) else { return };
+            judge.hear(&reports);
+            let cache = roomy_regime(&dir.cache()).open().unwrap();
+            judge.see(&cache);
+            owed += judge.settle(&cache, life);
+            cache.close().unwrap();
+            life += 1;
+        }
+    }
+    figure(line, &format!("{ends} {how}, {owed} flushed entries owed and back, 0 stale, 0 corrupt"));
+    assert!(owed > ends * 10, "only {owed} entries were owed after {ends} ends: nothing was tested");
 }
 
 fn roomy_regime(dir: &Path) -> Builder<u64, Vec<u8>> {
@@ -131,6 +229,54 @@ fn finish(cache: TestCache, random: &mut Random) {
     if random.below(4) > 0 {
         cache.close().unwrap();
     }
+}
+
+/// Takes all the memory there is, after a while.
+fn use_until_out_of_memory(role: &Role, reporter: &Reporter) {
+    let cache = roomy_regime(&role.dir).open().unwrap();
+    thread::scope(|scope| {
+        scope.spawn(|| Life::new(reporter, role.seed).go_on(&cache, u64::MAX));
+        thread::sleep(Duration::from_millis(50 + role.seed * 37 % 200));
+        let mut taken = Vec::new();
+        loop {
+            taken.push(vec![1_u8; 1 << 20]);
+        }
+    });
+}
+
+/// After a while, something happens in the middle of the next write of records. If the process lives on, it
+/// uses the cache a little more and closes it.
+fn use_until_interrupted(role: &Role, reporter: &Reporter, by: fn()) {
+    let disk = fault_disk();
+    let cache = roomy_regime(&role.dir).io(disk.clone()).open().unwrap();
+    let mut life = Life::new(reporter, role.seed);
+    let ending = life.ending();
+    thread::scope(|scope| {
+        scope.spawn(|| life.go_on(&cache, u64::MAX));
+        thread::sleep(Duration::from_millis(50 + role.seed * 37 % 200));
+        interrupt_the_writer(&disk, Side::Halfway, by);
+        thread::sleep(Duration::from_millis(200));
+        ending.store(true, SeqCst);
+    });
+    let begun = Instant::now();
+    let closed = cache.close();
+    reporter.report(Kind::Alive, begun.elapsed().as_millis() as u64, 0);
+    assert!(matches!(closed, Err(Error::Closed)), "the thread that writes lives: {closed:?}");
+    reporter.await_kill()
+}
+
+/// From now on the cache's own thread does that at its writes; others write to the journal.
+fn interrupt_the_writer(disk: &FaultDisk, at: Side, by: fn()) {
+    disk.watch(move |moment| {
+        let is_the_writer = thread::current().name() == Some("embercache");
+        if is_the_writer && moment.operation == Operation::Write && moment.side == at {
+            by();
+        }
+    });
+}
+
+fn panic_on_purpose() {
+    panic!("this panic is part of the test");
 }
 
 /// The child of the hot set: writes it once and hits it again and again, with cold keys going by.

@@ -9,9 +9,8 @@ mod common;
 
 use std::{
     fs,
-    os::unix::fs::{MetadataExt, PermissionsExt},
-    path::{Path, PathBuf},
-    process::Command,
+    os::unix::fs::PermissionsExt,
+    path::Path,
     sync::atomic::{AtomicBool, Ordering::Relaxed},
     thread,
     time::{Duration, Instant},
@@ -20,7 +19,9 @@ use std::{
 use common::{
     Random, TempDir, TestCache, cases, child,
     child::{Kind, Role, Spawned},
-    contents, figure, from_env, roomy, skip, tiny,
+    contents, figure, from_env,
+    machine::{Group, Mount, is_root, start_under},
+    roomy, skip, tiny,
     value::{self, value},
 };
 use embercache::{Admission, Builder, Cache, Error, KIB, MIB, ReadMode, WriteBehind};
@@ -39,7 +40,8 @@ fn child() {
         "be refused" => {
             assert!(matches!(tiny(&role.dir).open(), Err(Error::Io { .. } | Error::Unusable { .. })))
         }
-        "many segments" => read_many_segments(&role),
+        "many segments" => read_many_segments(&role, ReadMode::Map),
+        "many segments, strictly" => read_many_segments(&role, ReadMode::Strict),
         "small memory" => use_small_memory(&role),
         other => panic!("no such child: {other}"),
     }
@@ -360,19 +362,27 @@ fn a_file_system_becomes_read_only() {
 /// Line 54: 1,600 segments, and 64 descriptors for everything.
 #[test]
 fn few_descriptors() {
-    let dir = TempDir::new();
-    let Some(child) = start_under(&["prlimit", "--nofile=64"], "many segments", &dir.cache()) else { return };
-    assert!(child.join());
-    figure(54, "1,600 segments under a limit of 64 descriptors, every entry read");
+    for role in ["many segments", "many segments, strictly"] {
+        let dir = TempDir::new();
+        let Some(child) = start_under(&["prlimit", "--nofile=64"], role, &dir.cache()) else { return };
+        let reports = child.reports().unwrap_or_else(|| panic!("{role}: it failed"));
+        let open = reports.iter().map(|report| report.key).max().unwrap();
+        figure(54, &format!("{role}: 1,600 under a limit of 64 descriptors, {open} open, every entry read"));
+    }
 }
 
-fn read_many_segments(role: &Role) {
+fn read_many_segments(role: &Role, mode: ReadMode) {
     let builder = || {
         let builder: Builder<u64, Vec<u8>> = Cache::builder(&role.dir).ram_entries(64);
-        builder.segment_size(64 * KIB).disk(200 * MIB).admission(Admission::All)
+        builder.segment_size(64 * KIB).disk(200 * MIB).admission(Admission::All).read_mode(mode)
     };
+    let reporter = role.reporter();
     let read_all = |cache: &TestCache| {
-        (0..6_600).for_each(|key| assert_eq!(value::version(key, &cache.get(&key).unwrap()), 1));
+        // In their order, and then far from each other.
+        for key in (0..6_600).chain((0..6_600).map(|step| step * 2_003 % 6_600)) {
+            assert_eq!(value::version(key, &cache.get(&key).unwrap()), 1);
+        }
+        reporter.report(Kind::Alive, fs::read_dir("/proc/self/fd").unwrap().count() as u64, 0);
     };
     let cache = builder().open().unwrap();
     (0..6_600).for_each(|key| cache.insert(key, value(key, 1, 15_000)).unwrap());
@@ -391,8 +401,7 @@ fn read_many_segments(role: &Role) {
 fn a_small_control_group() {
     let Some(group) = Group::of_memory(96 << 20) else { return };
     let dir = TempDir::new();
-    let enter = format!("echo $$ > {}/cgroup.procs; exec \"$0\" \"$@\"", group.0.display());
-    let Some(child) = start_under(&["sh", "-c", &enter], "small memory", &dir.cache()) else { return };
+    let Some(child) = group.start("small memory", &dir.cache(), 0) else { return };
     let reports = child.reports().expect("it was killed, or failed");
     let anonymous_bytes = reports.iter().map(|report| report.key).max().unwrap();
     figure(55, &format!("a log of 256 MiB in 96 MiB: not killed, {} MiB of its own", anonymous_bytes >> 20));
@@ -417,120 +426,5 @@ fn use_small_memory(role: &Role) {
         let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
         let kib: u64 = line.trim().trim_end_matches(" kB").parse().unwrap();
         reporter.report(Kind::Alive, kib << 10, 0);
-    }
-}
-
-/// Starts a child under a program, or says that there is none.
-fn start_under(program: &[&str], role: &str, dir: &Path) -> Option<Spawned> {
-    match Spawned::start_under(program, "child", role, dir, 0) {
-        Ok(child) => Some(child),
-        Err(error) => {
-            skip(role, &format!("{}: {error}", program[0]));
-            None
-        }
-    }
-}
-
-fn is_root() -> bool {
-    fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0)
-}
-
-/// A file system of its own, unmounted at the end.
-struct Mount {
-    dir: TempDir,
-    image: Option<PathBuf>,
-}
-
-impl Mount {
-    fn tmpfs(size: &str) -> Option<Mount> {
-        Mount::new(None, &["-t", "tmpfs", "-o", &format!("size={size},mode=755"), "tmpfs"])
-    }
-
-    /// An ext4 in a file.
-    fn image(size: &str) -> Option<Mount> {
-        let dir = TempDir::new();
-        let image = dir.outer().join("image");
-        run(&["truncate", "-s", size, image.to_str().unwrap()])?;
-        run(&["mkfs.ext4", "-q", "-F", image.to_str().unwrap()])?;
-        Mount::new(Some((dir, image.clone())), &["-o", "loop", image.to_str().unwrap()])
-    }
-
-    fn new(image: Option<(TempDir, PathBuf)>, args: &[&str]) -> Option<Mount> {
-        if !is_root() {
-            skip("a file system of its own", "only root may mount one");
-            return None;
-        }
-        let (dir, image) = image.map_or_else(|| (TempDir::new(), None), |(dir, image)| (dir, Some(image)));
-        let at = dir.outer().join("mount");
-        fs::create_dir(&at).unwrap();
-        run(&[&["mount"], args, &[at.to_str().unwrap()]].concat())?;
-        Some(Mount { dir, image })
-    }
-
-    fn path(&self) -> PathBuf {
-        self.dir.outer().join("mount")
-    }
-
-    /// The same files once more, for reading only.
-    fn read_only(&self) -> Mount {
-        let copy =
-            Mount::new(None, &["--bind", self.path().to_str().unwrap()]).expect("it could mount before");
-        run(&["mount", "-o", "remount,ro,bind", copy.path().to_str().unwrap()]).expect("as above");
-        copy
-    }
-
-    /// Cuts the device off, and has the kernel forget what it has read.
-    fn cut_image(&self, bytes: u64) {
-        run(&["sync"]).unwrap();
-        let image = fs::OpenOptions::new().write(true).open(self.image.as_ref().unwrap()).unwrap();
-        image.set_len(bytes).unwrap();
-        fs::write("/proc/sys/vm/drop_caches", "3").unwrap();
-    }
-}
-
-impl Drop for Mount {
-    fn drop(&mut self) {
-        run(&["umount", "-l", self.path().to_str().unwrap()]);
-    }
-}
-
-/// Runs a program to its end. `None`, said aloud, if it is not there or failed.
-fn run(line: &[&str]) -> Option<()> {
-    let ended = Command::new(line[0]).args(&line[1..]).output();
-    let why = match ended {
-        Ok(output) if output.status.success() => return Some(()),
-        Ok(output) => String::from_utf8_lossy(&output.stderr).trim().to_owned(),
-        Err(error) => error.to_string(),
-    };
-    skip(&line.join(" "), &why);
-    None
-}
-
-/// A control group that bounds memory, removed at the end.
-struct Group(PathBuf);
-
-impl Group {
-    fn of_memory(bytes: u64) -> Option<Group> {
-        let group =
-            Group(Path::new("/sys/fs/cgroup/memory").join(format!("embercache-{}", std::process::id())));
-        let made = fs::create_dir(&group.0);
-        let bounded = made.and_then(|()| fs::write(group.0.join("memory.limit_in_bytes"), bytes.to_string()));
-        if let Err(error) = bounded {
-            skip("a control group", &error.to_string());
-            return None;
-        }
-        Some(group)
-    }
-}
-
-impl Drop for Group {
-    fn drop(&mut self) {
-        // Its last process has just ended; the kernel may need a moment to see that.
-        for _ in 0..100 {
-            if fs::remove_dir(&self.0).is_ok() {
-                return;
-            }
-            thread::sleep(Duration::from_millis(10));
-        }
     }
 }

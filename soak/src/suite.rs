@@ -18,6 +18,8 @@ pub struct Suite {
 enum Kind {
     /// One of the crate's own test targets, which multiplies its cases by `EMBERCACHE_SOAK`.
     Test,
+    /// The same of the package in `fuse/`, whose file systems only root may mount.
+    Served,
     /// A fuzz target, for [`FUZZ_SECONDS`] times the factor, and the line that its figures are for.
     Fuzz(u32),
 }
@@ -26,11 +28,16 @@ const fn test(name: &'static str, what: &'static str) -> Suite {
     Suite { name, what, kind: Kind::Test }
 }
 
+const fn served(name: &'static str, what: &'static str) -> Suite {
+    Suite { name, what, kind: Kind::Served }
+}
+
 const fn fuzz(name: &'static str, line: u32, what: &'static str) -> Suite {
     Suite { name, what, kind: Kind::Fuzz(line) }
 }
 
 const FUZZ_SECONDS: u64 = 20;
+const SERVED: &str = "fuse/Cargo.toml";
 
 pub const SUITES: &[Suite] = &[
     test("kill", "SIGKILL at random moments"),
@@ -41,6 +48,8 @@ pub const SUITES: &[Suite] = &[
     test("faults", "the nth operation of the disk fails"),
     test("corruption", "damaged, cut and forged files"),
     test("machine", "real faults: full and failing file systems, limits, other processes"),
+    served("images", "what a loss of power may leave of an ext4"),
+    served("direct_io", "a file system that cannot map"),
     fuzz("segment", 39, "segments as the parser meets them"),
     fuzz("metadata", 40, "STATE, snapshot and journal as the parsers meet them"),
     fuzz("operations", 42, "operations with kills, reboots and faults beside a model"),
@@ -62,6 +71,9 @@ impl Suite {
     pub fn build(&self) -> Result<()> {
         let mut command = match self.kind {
             Kind::Test => cargo(&["test", "--release", "--no-run", "--test", self.name]),
+            Kind::Served => {
+                cargo(&["test", "--release", "--manifest-path", SERVED, "--no-run", "--test", self.name])
+            }
             Kind::Fuzz(_) => cargo(&["fuzz", "build", self.name]),
         };
         let built = command.output().context("cargo could not be started")?;
@@ -72,6 +84,10 @@ impl Suite {
     pub fn run(&'static self, factor: u64) -> Result<Outcome> {
         let mut command = match self.kind {
             Kind::Test => cargo(&["test", "--release", "--test", self.name, "--", "--nocapture"]),
+            Kind::Served => {
+                let test = ["test", "--release", "--manifest-path", SERVED, "--test", self.name];
+                cargo(&[&test[..], &["--", "--nocapture"]].concat())
+            }
             Kind::Fuzz(_) => {
                 let time = format!("-max_total_time={}", FUZZ_SECONDS * factor);
                 cargo(&["fuzz", "run", self.name, "--", &time, "-detect_leaks=0", "-print_final_stats=1"])
@@ -88,7 +104,7 @@ impl Suite {
             passed: run.status.success(),
             took: begun.elapsed(),
             figures: match self.kind {
-                Kind::Test => figures(&output),
+                Kind::Test | Kind::Served => figures(&output),
                 Kind::Fuzz(line) => vec![(line, executions(&output))],
             },
             output,

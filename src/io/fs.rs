@@ -182,6 +182,14 @@ fn check_limit(end: u64) -> io::Result<()> {
     Ok(())
 }
 
+/// How many files a cache may have open where it is free to choose: a quarter of what the process may have, but
+/// not without end.
+pub(crate) fn open_files_max() -> usize {
+    const MANY: u64 = 1024;
+    let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    (limit / 4).clamp(1, MANY) as usize
+}
+
 #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd", target_vendor = "apple"))]
 fn reserve(file: &File, len: u64) -> io::Result<()> {
     use rustix::{

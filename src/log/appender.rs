@@ -15,7 +15,6 @@ use crate::{
     hash::KeyHash,
     io::IoFile,
     location::{Location, SegmentId, Seq},
-    options::ReadMode,
     sync::Ordering::Relaxed,
 };
 
@@ -256,7 +255,7 @@ impl Appender {
                 self.log.counters.footer_bytes.fetch_add(written, Relaxed);
                 Segment::finished(
                     active.segment.header,
-                    readable(&active.file, *file_bytes, self.log.options.read_mode),
+                    self.log.files.readable(active.segment.header, &*active.file, *file_bytes),
                     active.end,
                     Ok(trailer),
                     *file_bytes,
@@ -330,16 +329,4 @@ pub(super) fn write_footer(
     let file_bytes = data_end + bytes.len() as u64;
     file.set_len(file_bytes)?;
     Ok(file_bytes)
-}
-
-/// How a file that has its last length is read from now on.
-pub(super) fn readable(file: &Arc<dyn IoFile>, file_bytes: u64, mode: ReadMode) -> Bytes {
-    match mode {
-        ReadMode::Map => match file.map(file_bytes as usize) {
-            Ok(map) => Bytes::Map(map),
-            // Some file systems cannot map.
-            Err(_) => Bytes::File(Arc::clone(file)),
-        },
-        ReadMode::Strict => Bytes::File(Arc::clone(file)),
-    }
 }

@@ -58,7 +58,9 @@ impl Log {
         let path = self.directory.segment(segment.id());
         let synced = match &segment.bytes {
             Bytes::File(file) => segment.sync(&**file),
-            Bytes::Map(_) => self.io.open(&path, OpenMode::Read).and_then(|file| segment.sync(&*file)),
+            Bytes::Map(_) | Bytes::Lazy(_) => {
+                self.io.open(&path, OpenMode::Read).and_then(|file| segment.sync(&*file))
+            }
         };
         synced.map_err(|error| failed("syncing", &path, error))
     }

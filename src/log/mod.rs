@@ -24,6 +24,7 @@ mod invalidations;
 mod journal;
 mod layout;
 mod open;
+mod open_files;
 #[cfg(feature = "testing")]
 pub(crate) mod parse;
 mod published;
@@ -56,6 +57,7 @@ use self::{
     directory::{Directory, failed},
     invalidations::Invalidations,
     journal::{Entry, Event, Journal},
+    open_files::OpenFiles,
     published::Published,
     segment::SegmentHeader,
     snapshot::SnapshotFile,
@@ -131,6 +133,7 @@ pub(crate) struct Log {
     io: Arc<dyn Io>,
     options: LogOptions,
     directory: Arc<Directory>,
+    files: Arc<OpenFiles>,
     clock: Arc<Clock>,
     epoch: u64,
     hash_seed: u64,
@@ -213,12 +216,18 @@ impl Log {
 
     /// The value at `at`, if the record there is `key`'s.
     pub(crate) fn read(&self, at: Location, key: &[u8], guard: &Guard) -> Read {
-        let Some(segment) = self.readable.get(guard).get(at.segment()) else {
-            return Read::Gone;
-        };
+        match self.readable.get(guard).get(at.segment()) {
+            Some(segment) => self.read_in(segment, at, key, guard),
+            None => Read::Gone,
+        }
+    }
+
+    fn read_in(&self, segment: &Segment, at: Location, key: &[u8], guard: &Guard) -> Read {
         let read = segment.read(at, key);
         match &read {
             Read::Hit(value) if self.clock_went_back(at, value.expiry) => return Read::Gone,
+            // Its file was unlinked before it could be opened.
+            Read::Failed(_) if self.readable.get(guard).get(at.segment()).is_none() => return Read::Gone,
             Read::Damaged => {
                 segment.damaged.fetch_add(1, Relaxed);
             }
@@ -309,6 +318,11 @@ impl Log {
         let closed = self.close_clean();
         self.directory.release();
         closed
+    }
+
+    /// Lets another cache open this directory, as after a kill. Nothing may be written after this.
+    pub(crate) fn abandon(&self) {
+        self.directory.release();
     }
 
     fn close_clean(&self) -> Result<(), Error> {

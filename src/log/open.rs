@@ -8,7 +8,7 @@ use std::{
 
 use super::{
     Appender, FINE, Log, LogCounters, LogOptions, Opened, Past, Source,
-    appender::{readable, write_footer},
+    appender::write_footer,
     commit::GroupCommit,
     directory::{Directory, Name, failed},
     durable::ANCHOR_AGE_MAX_MS,
@@ -16,6 +16,7 @@ use super::{
     invalidations::Invalidations,
     journal::{self, Event, Journal},
     layout::is_zero,
+    open_files::OpenFiles,
     published::Published,
     scan::scan,
     segment::{self, Bytes, Segment, SegmentHeader},
@@ -25,7 +26,7 @@ use super::{
 };
 use crate::{
     error::Error,
-    io::{Io, IoFile, OpenMode},
+    io::{Io, IoFile, OpenMode, open_files_max},
     location::{Location, SegmentId, Seq},
     options::{Durability, OnMismatch},
     sync::{AtomicU8, AtomicU64, Mutex, Ordering::Relaxed, RwLock},
@@ -74,7 +75,8 @@ impl Log {
     pub(crate) fn open(io: Arc<dyn Io>, options: LogOptions) -> Result<Opened, Error> {
         let directory = Arc::new(Directory::enter(Arc::clone(&io), options.dir.clone())?);
         let found = StateFile::load(&directory)?;
-        let opening = Opening { io, options, directory };
+        let files = OpenFiles::new(Arc::clone(&directory), options.read_mode, open_files_max());
+        let opening = Opening { io, options, directory, files: Arc::new(files) };
         match opening.judge(found)? {
             Ok(warm) => opening.warm(warm),
             Err(reason) => opening.cold(found, reason),
@@ -87,6 +89,7 @@ struct Opening {
     io: Arc<dyn Io>,
     options: LogOptions,
     directory: Arc<Directory>,
+    files: Arc<OpenFiles>,
 }
 
 impl Opening {
@@ -318,6 +321,7 @@ impl Opening {
             io: self.io,
             options: self.options,
             directory: self.directory,
+            files: self.files,
             clock: Arc::new(clock),
             epoch,
             hash_seed,
@@ -398,9 +402,8 @@ impl Opening {
         let finished = |bytes, end, footer, file_bytes| {
             Segment::finished(header, bytes, end, footer, file_bytes, state.hash_seed)
         };
-        let mode = self.options.read_mode;
         if let Some(trailer) = read_trailer(&*file, &header, file_bytes)? {
-            let bytes = readable(&file, file_bytes, mode);
+            let bytes = self.files.readable(header, &*file, file_bytes);
             return Ok(Found::Live(finished(bytes, trailer.data_end, Ok(trailer), file_bytes)));
         }
         // Without a trailer it is the segment that the last run was filling, or a damaged one. It is
@@ -418,7 +421,9 @@ impl Opening {
             file.sync()?;
         }
         Ok(Found::Live(match write_footer(&*file, &footer, &trailer, header.salt) {
-            Ok(file_bytes) => finished(readable(&file, file_bytes, mode), end, Ok(trailer), file_bytes),
+            Ok(file_bytes) => {
+                finished(self.files.readable(header, &*file, file_bytes), end, Ok(trailer), file_bytes)
+            }
             Err(_) => finished(bytes, end, Err(max_seq), file_bytes),
         }))
     }

@@ -5,6 +5,7 @@ use std::{io, sync::Arc};
 use super::{
     footer::{FooterEntry, Trailer},
     layout::{SEGMENT_MAGIC, SEGMENT_VERSION, is_checked, put, put_check, u16_at, u32_at, u64_at},
+    open_files::LazyFile,
     record::{self, RecordHeader, place},
     scan::scan,
 };
@@ -58,10 +59,12 @@ impl SegmentHeader {
 /// Where a segment's bytes are read.
 #[derive(Debug)]
 pub(crate) enum Bytes {
-    /// While active, in strict mode, and where the file system cannot map.
+    /// While active.
     File(Arc<dyn IoFile>),
     /// Once sealed. The file's descriptor is closed.
     Map(Map),
+    /// Once sealed, in strict mode, and where the file system cannot map.
+    Lazy(LazyFile),
 }
 
 impl Bytes {
@@ -69,18 +72,19 @@ impl Bytes {
         match self {
             Bytes::File(file) => file.read_exact_at(out, u64::from(offset)),
             Bytes::Map(map) => map.copy_to(offset as usize, out).map_err(past_end),
+            Bytes::Lazy(file) => file.get()?.read_exact_at(out, u64::from(offset)),
         }
     }
 
     /// The caller has checked that `len` bytes from `offset` lie within the file.
     pub(crate) fn read_vec(&self, offset: u32, len: usize) -> io::Result<Vec<u8>> {
         match self {
-            Bytes::File(file) => {
+            Bytes::Map(map) => map.copy_vec(offset as usize, len).map_err(past_end),
+            Bytes::File(_) | Bytes::Lazy(_) => {
                 let mut out = vec![0; len];
-                file.read_exact_at(&mut out, u64::from(offset))?;
+                self.read_to(offset, &mut out)?;
                 Ok(out)
             }
-            Bytes::Map(map) => map.copy_vec(offset as usize, len).map_err(past_end),
         }
     }
 }
@@ -91,6 +95,7 @@ fn past_end(error: impl std::error::Error + Send + Sync + 'static) -> io::Error 
 
 /// One log file, as its readers see it. When the appender seals it, the log's table gets a new
 /// `Segment` over the same file; whoever holds the old one reads on through its descriptor.
+/// Whoever holds one that was unlinked reads on as well, unless its file is a lazy one that was closed meanwhile.
 ///
 /// # Invariants
 ///

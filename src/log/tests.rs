@@ -246,6 +246,20 @@ fn strict_mode_and_a_disk_that_cannot_map_read_the_same() {
 }
 
 #[test]
+fn a_segment_that_was_unlinked_before_it_was_opened_is_gone() {
+    let mut bench = Bench::new();
+    bench.options.read_mode = ReadMode::Strict;
+    bench.start();
+    let at = bench.put("key", "value");
+    bench.roll();
+    let guard = &epoch::pin();
+    let segment = bench.log().readable.get(guard).get(at.segment()).unwrap();
+    bench.log().unlink(at.segment());
+    assert!(matches!(segment.read(at, b"key"), Read::Failed(_)));
+    assert!(matches!(bench.log().read_in(segment, at, b"key", guard), Read::Gone));
+}
+
+#[test]
 fn a_killed_process_leaves_exactly_what_was_not_invalidated() {
     let mut bench = Bench::new();
     for number in 0..500 {

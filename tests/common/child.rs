@@ -15,7 +15,7 @@ use std::{
     path::{Path, PathBuf},
     process::{self, Child, Command, Stdio},
     thread::{self, JoinHandle},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 const ROLE: &str = "EMBERCACHE_TEST_CHILD";
@@ -120,14 +120,14 @@ impl Role {
     /// The way back to the parent.
     pub(crate) fn reporter(&self) -> Reporter {
         let pipe = io::stdin().as_fd().try_clone_to_owned().expect("standard input is the parent's pipe");
-        Reporter { pipe: File::from(pipe), start: std::time::Instant::now() }
+        Reporter { pipe: File::from(pipe), start: Instant::now() }
     }
 }
 
 /// The child's end of the pipe.
 pub(crate) struct Reporter {
     pipe: File,
-    start: std::time::Instant,
+    start: Instant,
 }
 
 impl Reporter {
@@ -211,12 +211,19 @@ impl Spawned {
     }
 
     /// Waits until the child has killed itself, at most `limit`, and returns everything that it had reported.
-    pub(crate) fn reports_at_own_end(mut self, limit: Duration) -> Vec<Report> {
+    pub(crate) fn reports_at_own_end(self, limit: Duration) -> Vec<Report> {
         const SIGKILL: i32 = 9;
-        super::wait_until("the child kills itself", limit, || self.process.try_wait().unwrap().is_some());
+        let (signal, reports) = self.died(limit);
+        assert_eq!(signal, Some(SIGKILL), "the child ended otherwise");
+        reports
+    }
+
+    /// Waits for the child to end otherwise than by its parent: the signal, and everything that it had
+    /// reported.
+    pub(crate) fn died(mut self, limit: Duration) -> (Option<i32>, Vec<Report>) {
+        super::wait_until("the child ends", limit, || self.process.try_wait().unwrap().is_some());
         let status = self.process.wait().unwrap();
-        assert_eq!(status.signal(), Some(SIGKILL), "the child ended otherwise");
-        self.reader.take().expect("read once").join().unwrap()
+        (status.signal(), self.reader.take().expect("read once").join().unwrap())
     }
 
     /// Waits for the child to end by itself, and returns whether its test passed.

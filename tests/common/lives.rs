@@ -3,12 +3,15 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::atomic::{AtomicU64, Ordering::SeqCst},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
+    },
     thread,
 };
 
 use super::{
-    Random, TestCache,
+    Error, Random, TestCache,
     child::{Kind, Report, Reporter},
     oracle::Oracle,
     value::{self, value},
@@ -27,11 +30,18 @@ pub(crate) struct Life<'a> {
     floors: Vec<AtomicU64>,
     /// Operations of each writer so far, so that no two have one version.
     done: u64,
+    ending: Arc<AtomicBool>,
 }
 
 impl<'a> Life<'a> {
     pub(crate) fn new(reporter: &'a Reporter, number: u64) -> Life<'a> {
-        Life { reporter, number, floors: (0..KEYS).map(|_| AtomicU64::new(0)).collect(), done: 0 }
+        let floors = (0..KEYS).map(|_| AtomicU64::new(0)).collect();
+        Life { reporter, number, floors, done: 0, ending: Arc::default() }
+    }
+
+    /// Once this is true, everybody stops.
+    pub(crate) fn ending(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.ending)
     }
 
     /// Uses the cache until each writer has done so many operations.
@@ -60,14 +70,17 @@ impl<'a> Life<'a> {
 
     /// Closes the cache, which owes as much as a flush does.
     pub(crate) fn close(&self, cache: &TestCache) {
-        self.safely(cache, WRITERS, || cache.close().unwrap());
+        self.safely(cache, WRITERS, || cache.close());
     }
 
     /// Reports what makes everything safe that came before; flushes are told apart by who flushes, in the
-    /// place of the key.
-    fn safely(&self, cache: &TestCache, who: u64, flush: impl FnOnce()) {
+    /// place of the key. The cache's thread does it, and nobody once that has panicked.
+    fn safely(&self, cache: &TestCache, who: u64, flush: impl FnOnce() -> Result<(), Error>) {
         self.reporter.report(Kind::FlushStarted, who, 0);
-        flush();
+        match flush() {
+            Err(Error::Closed) => return,
+            flushed => flushed.unwrap(),
+        }
         self.reporter.report(Kind::FlushAcked, who, 0);
         if cache.stats().reclaimed > 0 {
             self.reporter.report(Kind::Reclaimed, 0, 0);
@@ -98,12 +111,15 @@ impl Writer<'_> {
         let mut random = Random::new(life.number << 8 | 0x80 | self.number | life.done << 40);
         let first = life.done + 1;
         for count in first..first.saturating_add(operations) {
+            if life.ending.load(SeqCst) {
+                return;
+            }
             let key = random.below(KEYS / WRITERS) * WRITERS + self.number;
             let version = life.number << 32 | count << 2 | self.number;
             match random.below(20_000) {
                 0..14_000 => self.insert(key, version, [24, 64, 400, 2_000][random.below(4) as usize]),
                 14_000..19_800 => self.remove(key, version),
-                19_800..19_998 => life.safely(self.cache, self.number, || self.cache.flush().unwrap()),
+                19_800..19_998 => life.safely(self.cache, self.number, || self.cache.flush()),
                 _ => self.clear(),
             }
         }
@@ -125,11 +141,14 @@ impl Writer<'_> {
         reporter.report(Kind::RemoveAcked, key, version);
     }
 
-    /// Clears are told apart by their writer, too.
+    /// Clears are told apart by their writer, too, and done by the cache's thread.
     fn clear(&self) {
         let reporter = self.life.reporter;
         reporter.report(Kind::ClearStarted, self.number, 0);
-        self.cache.clear().unwrap();
+        match self.cache.clear() {
+            Err(Error::Closed) => return,
+            cleared => cleared.unwrap(),
+        }
         reporter.report(Kind::ClearAcked, self.number, 0);
     }
 }
@@ -144,7 +163,7 @@ pub(crate) struct Judge {
     /// The keys that each running flush will make safe.
     flushing: HashMap<u64, HashMap<u64, u64>>,
     clears_running: u64,
-    pub(crate) reclaimed: bool,
+    reclaimed: bool,
 }
 
 /// The last operation on a key that has begun.

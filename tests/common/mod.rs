@@ -6,6 +6,7 @@
 pub(crate) mod child;
 pub(crate) mod history;
 pub(crate) mod lives;
+pub(crate) mod machine;
 pub(crate) mod model;
 pub(crate) mod ops;
 pub(crate) mod oracle;
