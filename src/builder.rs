@@ -114,10 +114,10 @@ impl<K: Key, V: Value> Builder<K, V> {
         self
     }
 
-    /// The size of a segment file in bytes: a power of two from 64 KiB to 256 MiB, at most a quarter of the
+    /// The size of a segment file in bytes: a power of two from 64 KiB to 128 MiB, at most a quarter of the
     /// disk budget. An entry whose record is larger than a quarter of a segment never reaches the disk.
     ///
-    /// By default about 1/256 of the disk budget, from 4 MiB to 256 MiB; below a disk budget of 64 MiB
+    /// By default about 1/256 of the disk budget, from 4 MiB to 128 MiB; below a disk budget of 64 MiB
     /// about a sixteenth of it, at least 64 KiB. What is on disk may have been written with another size.
     ///
     /// # Examples

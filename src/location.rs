@@ -3,7 +3,7 @@
 use std::fmt;
 
 /// Records start at multiples of this many bytes, so an offset is kept as a count of them.
-pub(crate) const RECORD_ALIGN: u32 = 16;
+pub(crate) const RECORD_ALIGN: u32 = 8;
 
 /// The number of a segment file. Numbers rise and are never used twice in a directory's life, so
 /// a stale [`Location`] can name a segment that is gone, never a wrong one.
@@ -36,7 +36,7 @@ impl fmt::Debug for SegmentId {
 /// ```text
 ///  63      54 53                       24 23                        0
 /// +----------+---------------------------+---------------------------+
-/// |    0     |      segment id (30)      |   offset / 16 (24)        |
+/// |    0     |      segment id (30)      |   offset / 8 (24)         |
 /// +----------+---------------------------+---------------------------+
 /// ```
 ///
@@ -47,12 +47,12 @@ pub(crate) struct Location(u64);
 impl Location {
     pub(crate) const BITS: u32 = SegmentId::BITS + Self::OFFSET_BITS;
     const OFFSET_BITS: u32 = 24;
-    /// The largest segment whose every record an offset can name: 256 MiB.
+    /// The largest segment whose every record an offset can name: 128 MiB.
     pub(crate) const SEGMENT_BYTES_MAX: u32 = RECORD_ALIGN << Self::OFFSET_BITS;
 
     /// # Panics
     ///
-    /// If `offset` is not a multiple of 16 or not below 256 MiB: the appender hands out no such offset.
+    /// If `offset` is not a multiple of 8 or not below 128 MiB: the appender hands out no such offset.
     pub(crate) fn new(segment: SegmentId, offset: u32) -> Location {
         assert!(
             offset.is_multiple_of(RECORD_ALIGN) && offset < Self::SEGMENT_BYTES_MAX,
@@ -81,7 +81,7 @@ impl Location {
 }
 
 const _: () = assert!(Location::BITS == 54);
-const _: () = assert!(Location::SEGMENT_BYTES_MAX == 256 << 20);
+const _: () = assert!(Location::SEGMENT_BYTES_MAX == 128 << 20);
 
 impl fmt::Debug for Location {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

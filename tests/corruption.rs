@@ -167,7 +167,7 @@ fn a_bit_of_a_segment_flips() {
             for at in sample(bytes.len(), 701) {
                 let disk = wreck.damaged(&file, |bytes| bytes[at] ^= 1 << (at % 8));
                 let found = wreck.open(&disk).found;
-                let is_hit = |&&(_, end): &&(u64, usize)| at < end + 16 && at + VALUE_BYTES + 64 > end;
+                let is_hit = |&&(_, end): &&(u64, usize)| at < end + 8 && at + VALUE_BYTES + 64 > end;
                 let hit: Vec<u64> = ends.iter().filter(is_hit).map(|&(key, _)| key).collect();
                 let missing = wreck.current.keys().filter(|key| !found.contains(key) && !hit.contains(key));
                 lost += missing.count();
@@ -192,7 +192,7 @@ fn a_segment_is_cut_off() {
             let disk = wreck.damaged(&file, |bytes| bytes.truncate(len));
             let found = wreck.open(&disk).found;
             // The padding of a record is not counted here, so the last one before the cut may be gone.
-            let owed = ends.iter().filter(|&&(_, end)| end + 16 <= len);
+            let owed = ends.iter().filter(|&&(_, end)| end + 8 <= len);
             for (key, end) in owed {
                 assert!(found.contains(key), "key {key}, which ended at {end}, is lost by a cut at {len}");
             }
@@ -260,12 +260,12 @@ fn frames_of_a_previous_life_behind_the_end() {
     let mut random = Random::new(from_env("EMBERCACHE_SEED", 19));
     let (wreck, earlier) = (Wreck::new(Left::ByKill, 2), Wreck::new(Left::ByKill, 1));
     let open_segment = wreck.files("seg-").pop().unwrap();
-    let tail = wreck.bytes(&open_segment).iter().rposition(|&byte| byte != 0).unwrap().next_multiple_of(16);
+    let tail = wreck.bytes(&open_segment).iter().rposition(|&byte| byte != 0).unwrap().next_multiple_of(8);
     for case in 0..cases(200) {
         let source = if case % 2 == 0 { &earlier } else { &wreck };
         let files = source.files("seg-");
         let donor = source.bytes(&files[random.below(files.len() as u64) as usize]);
-        let from = if case % 4 < 2 { tail } else { 64 + random.below(512) as usize * 16 };
+        let from = if case % 4 < 2 { tail } else { 64 + random.below(1024) as usize * 8 };
         let disk = wreck.damaged(&open_segment, |bytes| {
             let len = (bytes.len() - tail).min(donor.len().saturating_sub(from));
             bytes[tail..tail + len].copy_from_slice(&donor[from..from + len]);

@@ -19,6 +19,23 @@ fn builder(disk: &MemoryDisk) -> Builder<u64, Vec<u8>> {
         .io(Arc::new(disk.clone()))
 }
 
+/// All files of a closed cache: a record of 248 bytes, 11 in a footer, 15 in the snapshot, and what they share.
+#[test]
+fn an_entry_of_216_bytes_takes_275_on_disk() {
+    const ENTRIES: usize = 20_000;
+    let disk = MemoryDisk::new();
+    let builder: Builder<u128, Vec<u8>> = Cache::builder("cache").ram(MIB).disk(64 * MIB);
+    let cache = builder.admission(Admission::All).io(Arc::new(disk.clone())).open().unwrap();
+    (0..ENTRIES as u128).for_each(|key| cache.insert(key, vec![1; 200]).unwrap());
+    cache.close().unwrap();
+    let bytes: usize = disk.contents().iter().map(|(_, bytes)| bytes.len()).sum();
+    assert!(
+        (270 * ENTRIES..275 * ENTRIES).contains(&bytes),
+        "{} bytes an entry",
+        bytes as f64 / ENTRIES as f64
+    );
+}
+
 /// R3: no copy on disk, no journal write.
 #[test]
 fn the_journal_is_written_for_copies_on_disk_only() {

@@ -34,7 +34,7 @@ fn options_have_limits() {
         ("disk", |b| b.disk(65_536 * GIB + 1)),
         ("segment_size", |b| b.segment_size(32 * KIB)),
         ("segment_size", |b| b.segment_size(96 * KIB)),
-        ("segment_size", |b| b.disk(16 * GIB).segment_size(512 * MIB)),
+        ("segment_size", |b| b.disk(16 * GIB).segment_size(256 * MIB)),
         ("segment_size", |b| b.disk(MIB).segment_size(512 * KIB)),
         ("stripes", |b| b.stripes(0)),
         ("stripes", |b| b.stripes(3)),

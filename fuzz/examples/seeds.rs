@@ -11,6 +11,9 @@ const JOURNAL: u8 = 0x00;
 const SNAPSHOT: u8 = 0x10;
 const STATE: u8 = 0x20;
 
+/// As many zeros stand at no file's end but as room for more.
+const RESERVED_BYTES_MIN: usize = 1024;
+
 fn main() {
     let disk = MemoryDisk::new();
     let open = |ttl: bool| -> Cache<u64, Vec<u8>> {
@@ -48,12 +51,14 @@ fn main() {
     }
 }
 
-/// Saves each of the disk's files for the target that reads it, without the zeros at its end.
+/// Saves each of the disk's files for the target that reads it, without the room that is reserved behind it.
 fn save(disk: &MemoryDisk, when: &str) {
     for (path, mut bytes) in disk.contents() {
         let name = path.file_name().expect("a file has a name").to_string_lossy().into_owned();
         let len = bytes.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1);
-        bytes.truncate(len.next_multiple_of(16));
+        if bytes.len() - len >= RESERVED_BYTES_MIN {
+            bytes.truncate(len.next_multiple_of(8));
+        }
         let (target, kind) = match &name[..3] {
             "seg" => ("segment", 0),
             "inv" => ("metadata", JOURNAL),

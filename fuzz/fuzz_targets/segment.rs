@@ -21,7 +21,7 @@ fuzz_target!(|input: &[u8]| {
     let mut file = file.to_vec();
     seal::segment(&mut file, Mend(mend));
     let (_, largest) = allocation::largest(|| testing::parse_segment(&file));
-    // An entry of 24 bytes is larger in memory, and a vector that grows holds up to two times that.
+    // An entry of 11 bytes takes 32 in memory, one of a record of 32 up to twice that in a vector that grows.
     let justified = (4 * file.len() + 4096).max(JOURNAL_BYTES);
     assert!(largest <= justified, "{largest} bytes at once for a file of {}", file.len());
 });

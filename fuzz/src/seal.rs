@@ -42,6 +42,8 @@ pub fn segment(bytes: &mut [u8], mend: Mend) {
         }
     }
     if mend.lists() && has_trailer {
+        let entries_bytes = (trailer_at - data_end) as u32;
+        bytes[trailer_at + 12..trailer_at + 16].copy_from_slice(&entries_bytes.to_le_bytes());
         let entries = check(&bytes[data_end..trailer_at], salt);
         put_u64(bytes, trailer_at + 32, entries);
         end_with_check(&mut bytes[trailer_at..], salt);
@@ -58,7 +60,7 @@ fn record(bytes: &mut [u8], place: u64) -> Option<usize> {
     let value_len = u32_at(head, 16) as usize;
     let key_end = 32 + usize::from(u16::from_le_bytes([head[24], head[25]]));
     let value_end = key_end + value_len;
-    let extent = value_end.next_multiple_of(16);
+    let extent = value_end.next_multiple_of(8);
     let fits = extent <= bytes.len();
     if fits {
         let payload = check(&bytes[key_end..value_end], check(&bytes[32..key_end], place));
@@ -100,7 +102,7 @@ pub fn snapshot(bytes: &mut [u8], mend: Mend) {
         for index in 0..blocks {
             let entry = 64 + 24 * index;
             let start = usize::try_from(u64_at(bytes, entry)).unwrap_or(usize::MAX);
-            let end = start.saturating_add(u32_at(bytes, entry + 8) as usize * 16);
+            let end = start.saturating_add(u32_at(bytes, entry + 8) as usize * 15);
             if let Some(block) = bytes.get(start..end) {
                 let sum = check(block, id ^ index as u64);
                 put_u64(bytes, entry + 16, sum);

@@ -1,11 +1,11 @@
 //! Writing segments: one owner, no lock.
 
-use std::{collections::VecDeque, io, mem, sync::Arc};
+use std::{collections::VecDeque, io, sync::Arc};
 
 use super::{
     Log,
     directory::failed,
-    footer::{self, FooterEntry, Trailer},
+    footer::{self, Footer, FooterEntry, FooterExtent, Trailer},
     journal::Event,
     record::{self, RecordHeader, place, record_bytes},
     segment::{self, Bytes, Segment},
@@ -18,10 +18,6 @@ use crate::{
     sync::Ordering::Relaxed,
 };
 
-/// A segment is sealed before its seqs span more than this, half of what the footer can express:
-/// the other half is for seqs drawn between the question and the append.
-const SEQ_SPAN_MAX: u64 = 1 << 31;
-
 /// Fills segments with batches of records. Owned by the one thread that writes values.
 ///
 /// Records are staged (built and summed up, no lock held), then accepted in that order (under the
@@ -30,8 +26,8 @@ const SEQ_SPAN_MAX: u64 = 1 << 31;
 /// # Invariants
 ///
 /// 1. The batch holds whole accepted records, and behind them the staged ones, in the order of `staged`.
-/// 2. `footer` describes every record of the active segment: `footer_written` bytes of it those
-///    on disk, the rest those in the batch.
+/// 2. `footer` describes every record of the active segment: up to `footer_written` those on disk,
+///    from there on those in the batch.
 /// 3. A batch that failed is dead on disk before `write` returns (R6), unless it returns
 ///    [`Error::NotDurable`].
 /// 4. Where the log has to outlive the machine, a trailer is written over synced records only: to
@@ -42,9 +38,9 @@ pub(crate) struct Appender {
     active: Option<Active>,
     batch: Vec<u8>,
     staged: VecDeque<Staged>,
-    /// Encoded entries; kept between segments for its memory.
-    footer: Vec<u8>,
-    footer_written: usize,
+    /// Kept between segments for its memory.
+    footer: Footer,
+    footer_written: FooterExtent,
 }
 
 #[derive(Debug)]
@@ -53,7 +49,6 @@ struct Active {
     file: Arc<dyn IoFile>,
     /// Where the batch will go.
     end: u32,
-    max_seq: Seq,
 }
 
 #[derive(Debug)]
@@ -67,7 +62,9 @@ struct Staged {
 impl Appender {
     pub(crate) fn new(log: Arc<Log>) -> Appender {
         let batch = Vec::with_capacity(log.options.batch_bytes);
-        Appender { log, active: None, batch, staged: VecDeque::new(), footer: Vec::new(), footer_written: 0 }
+        let footer = Footer::new(Seq(0));
+        let footer_written = footer.extent();
+        Appender { log, active: None, batch, staged: VecDeque::new(), footer, footer_written }
     }
 
     /// Whether there is an active segment with room for such a record and its footer entry, behind what is staged.
@@ -75,14 +72,14 @@ impl Appender {
         let Some(active) = &self.active else {
             return false;
         };
-        let base_seq = active.segment.header.base_seq;
-        let entries_bytes = self.footer.len() + (self.staged.len() + 1) * footer::ENTRY_BYTES;
+        // What is staged has no seq yet, which the length of its entry depends on.
+        let entries_bytes = self.footer.bytes().len() + (self.staged.len() + 1) * footer::ENTRY_BYTES_MAX;
         let footer_bytes = entries_bytes + footer::TRAILER_BYTES;
         let end = u64::from(active.end)
             + self.batch.len() as u64
             + record_bytes(key_len, value_len)
             + footer_bytes as u64;
-        end <= u64::from(self.log.options.segment_bytes) && self.log.peek_seq().0 - base_seq.0 < SEQ_SPAN_MAX
+        end <= u64::from(self.log.options.segment_bytes)
     }
 
     /// Whether such a record is never stored: it would take more than a quarter of a segment.
@@ -113,7 +110,7 @@ impl Appender {
         self.batch.extend_from_slice(value);
         self.batch.resize(start + header.record_bytes() as usize, 0);
         // So that `accept` need not allocate.
-        self.footer.reserve((self.staged.len() + 1) * footer::ENTRY_BYTES);
+        self.footer.reserve(self.staged.len() + 1);
         self.staged.push_back(Staged { start, hash, header });
     }
 
@@ -128,12 +125,10 @@ impl Appender {
         header.seq = seq;
         let place = self.place(start);
         self.batch[start..start + record::HEADER_BYTES].copy_from_slice(&header.encode(place));
-        let active = self.active.as_mut().expect("stage() found one");
+        let active = self.active.as_ref().expect("stage() found one");
         let location = Location::new(active.segment.id(), active.end + start as u32);
         let len = header.record_bytes() as u32;
-        let entry = FooterEntry { hash, seq, location, len, expiry: header.expiry };
-        self.footer.extend_from_slice(&entry.encode(active.segment.header.base_seq));
-        active.max_seq = active.max_seq.max(seq);
+        self.footer.push(&FooterEntry { hash, seq, location, len, expiry: header.expiry });
         location
     }
 
@@ -181,7 +176,7 @@ impl Appender {
                 active.segment.publish(active.end);
                 active.segment.synced.store(false, Relaxed);
                 self.log.counters.data_bytes.fetch_add(self.batch.len() as u64, Relaxed);
-                self.footer_written = self.footer.len();
+                self.footer_written = self.footer.extent();
                 self.empty_batch();
                 Ok(())
             }
@@ -199,18 +194,11 @@ impl Appender {
         let Some(active) = self.active.take() else {
             return Ok(());
         };
-        let id = active.segment.id();
-        let footer = mem::take(&mut self.footer);
-        let sealed = if footer.is_empty() {
-            self.log.remove_segment(id);
-            Ok(())
-        } else {
-            self.finish(&active, &footer)
-        };
-        self.footer = footer;
-        self.footer.clear();
-        self.footer_written = 0;
-        sealed
+        if self.footer.is_empty() {
+            self.log.remove_segment(active.segment.id());
+            return Ok(());
+        }
+        self.finish(&active)
     }
 
     /// Forgets the active segment if it is this one, which is dead.
@@ -222,8 +210,6 @@ impl Appender {
         assert!(self.batch.is_empty(), "write the batch before giving its segment up");
         if self.active.as_ref().is_some_and(|active| active.segment.id() == segment) {
             self.active = None;
-            self.footer.clear();
-            self.footer_written = 0;
         }
     }
 
@@ -237,18 +223,20 @@ impl Appender {
         // Whether the disk takes a new one is told by trying.
         let _ = self.seal();
         let (segment, file) = self.log.create_segment()?;
-        let end = segment::HEADER_BYTES as u32;
-        self.active = Some(Active { segment, file, end, max_seq: Seq(0) });
+        self.footer.restart(segment.header.base_seq);
+        self.footer_written = self.footer.extent();
+        self.active = Some(Active { segment, file, end: segment::HEADER_BYTES as u32 });
         Ok(())
     }
 
     /// Writes footer and trailer, and puts the sealed segment in the active one's place. If the
     /// disk refuses, the segment stays readable without them.
-    fn finish(&self, active: &Active, footer: &[u8]) -> Result<(), Error> {
-        let segment::SegmentHeader { base_seq, salt, id, .. } = active.segment.header;
-        let trailer = Trailer::of(footer, base_seq, active.end, salt);
+    fn finish(&self, active: &Active) -> Result<(), Error> {
+        let segment::SegmentHeader { salt, id, .. } = active.segment.header;
+        let trailer = self.footer.trailer(salt);
+        assert_eq!(trailer.data_end, active.end, "the footer describes what was written (invariant 2)");
         let synced = self.log.sync_records(&active.segment, &*active.file);
-        let result = synced.and_then(|()| write_footer(&*active.file, footer, &trailer, salt));
+        let result = synced.and_then(|()| write_footer(&*active.file, self.footer.bytes(), &trailer, salt));
         let sealed = match &result {
             Ok(file_bytes) => {
                 let written = file_bytes - u64::from(active.end);
@@ -269,7 +257,7 @@ impl Appender {
                     active.segment.header,
                     Bytes::File(Arc::clone(&active.file)),
                     active.end,
-                    Err(active.max_seq),
+                    Err(trailer.max_seq),
                     active.file.file_len().unwrap_or(active.segment.file_bytes),
                     self.log.hash_seed,
                 )

@@ -1,7 +1,7 @@
 //! docs/format.md against the code: its worked examples, byte for byte.
 
 use super::{
-    footer::{FooterEntry, Trailer},
+    footer::{Footer, FooterEntry, Trailer},
     journal::{self, Entry, Event, JournalHeader},
     layout::{array_at, check, put},
     record::{self, RecordHeader, payload_check, place},
@@ -29,7 +29,7 @@ fn hash() -> KeyHash {
     KeyHash::of(b"ember", HASH_SEED)
 }
 
-/// The bytes of the example of that name, filled up with zeros to `len`.
+/// The bytes of the example of that name, filled up with zeros to `len` if it is shorter.
 fn documented(name: &str, len: usize) -> Vec<u8> {
     let text = include_str!("../../docs/format.md");
     let (_, block) = text.split_once(&format!("```hex {name}\n")).expect("the example");
@@ -38,8 +38,9 @@ fn documented(name: &str, len: usize) -> Vec<u8> {
     for line in block.lines() {
         let (at, content) = line.split_once(':').expect("an offset");
         let at = usize::from_str_radix(at, 16).unwrap();
-        for (index, byte) in content.split_whitespace().enumerate() {
-            bytes[at + index] = u8::from_str_radix(byte, 16).unwrap();
+        for (at, byte) in (at..).zip(content.split_whitespace()) {
+            bytes.resize(bytes.len().max(at + 1), 0);
+            bytes[at] = u8::from_str_radix(byte, 16).unwrap();
         }
     }
     bytes
@@ -75,18 +76,19 @@ fn segment() {
     };
     let location = Location::new(id(7), 64);
     let entry = FooterEntry { hash: hash(), seq: Seq(42), location, len: 48, expiry: 1_700_000_000 };
-    let entries = entry.encode(Seq(40));
-    let trailer = Trailer::of(&entries, Seq(40), 112, SALT);
+    let mut footer = Footer::new(Seq(40));
+    footer.push(&entry);
+    let (entries, trailer) = (footer.bytes(), footer.trailer(SALT));
     let bytes =
-        [&header.encode()[..], &record.encode(place), b"emberglow", &[0; 7], &entries, &trailer.encode(SALT)]
+        [&header.encode()[..], &record.encode(place), b"emberglow", &[0; 7], entries, &trailer.encode(SALT)]
             .concat();
     assert_documented("segment", &bytes);
 
     assert_eq!(SegmentHeader::decode(&array_at(&bytes, 0)), Some(header));
     let decoded = RecordHeader::decode(&array_at::<{ record::HEADER_BYTES }>(&bytes, 64), place);
     assert_eq!(decoded, Some(record));
-    assert_eq!(Trailer::decode(&array_at(&bytes, 136), SALT, 200), Some(trailer));
-    assert_eq!(trailer.entries(&bytes[112..136], id(7), Seq(40), SALT), Some(vec![entry]));
+    assert_eq!(Trailer::decode(&array_at(&bytes, 127), SALT, 191), Some(trailer));
+    assert_eq!(trailer.entries(&bytes[112..127], id(7), Seq(40), SALT), Some(vec![entry]));
 }
 
 #[test]
@@ -109,9 +111,8 @@ fn journal() {
 
 #[test]
 fn snapshot() {
-    let mut slot = [0; snapshot::SLOT_BYTES];
-    put(&mut slot, 0, hash().0.to_le_bytes());
-    put(&mut slot, 8, (Location::new(id(7), 64).to_bits() | 3 << Location::BITS).to_le_bytes());
+    let packed = Location::new(id(7), 64).to_bits() | 3 << Location::BITS;
+    let slot = snapshot::encode_slot(hash(), packed);
     let mut blocks = [0; snapshot::BLOCK_ENTRY_BYTES];
     put(&mut blocks, 0, 88_u64.to_le_bytes());
     put(&mut blocks, 8, 1_u32.to_le_bytes());
@@ -128,7 +129,7 @@ fn snapshot() {
     let reader = snapshot::SnapshotReader::open(&directory, EPOCH, SNAPSHOT_ID).unwrap();
     let mut slots = Vec::new();
     reader.read(0, 0, |hash, packed| slots.push((hash, packed))).unwrap();
-    assert_eq!(slots, [(hash(), 7 << 24 | 4 | 3 << 54)]);
+    assert_eq!(slots, [(hash(), 7 << 24 | 8 | 3 << 54)]);
 }
 
 #[test]

@@ -12,7 +12,7 @@ use super::{
     commit::GroupCommit,
     directory::{Directory, Name, failed},
     durable::ANCHOR_AGE_MAX_MS,
-    footer::{TRAILER_BYTES, Trailer},
+    footer::{Footer, TRAILER_BYTES, Trailer},
     invalidations::Invalidations,
     journal::{self, Event, Journal},
     layout::is_zero,
@@ -411,20 +411,21 @@ impl Opening {
         let limit = file_bytes.min(u64::from(Location::SEGMENT_BYTES_MAX)) as u32;
         let bytes = Bytes::File(Arc::clone(&file));
         let (entries, end) = scan(&bytes, &header, limit, state.hash_seed)?;
-        let Some(max_seq) = entries.iter().map(|entry| entry.seq).max() else {
+        if entries.is_empty() {
             return Ok(Found::Nothing);
-        };
-        let footer: Vec<u8> = entries.iter().flat_map(|entry| entry.encode(header.base_seq)).collect();
-        let trailer = Trailer::of(&footer, header.base_seq, end, header.salt);
+        }
+        let mut footer = Footer::new(header.base_seq);
+        entries.iter().for_each(|entry| footer.push(entry));
+        let trailer = footer.trailer(header.salt);
         if self.outlives_power() {
             // To believe a trailer is to believe what it lists.
             file.sync()?;
         }
-        Ok(Found::Live(match write_footer(&*file, &footer, &trailer, header.salt) {
+        Ok(Found::Live(match write_footer(&*file, footer.bytes(), &trailer, header.salt) {
             Ok(file_bytes) => {
                 finished(self.files.readable(header, &*file, file_bytes), end, Ok(trailer), file_bytes)
             }
-            Err(_) => finished(bytes, end, Err(max_seq), file_bytes),
+            Err(_) => finished(bytes, end, Err(trailer.max_seq), file_bytes),
         }))
     }
 
@@ -471,9 +472,7 @@ fn read_trailer(file: &dyn IoFile, header: &SegmentHeader, file_bytes: u64) -> i
     };
     let mut bytes = [0; TRAILER_BYTES];
     file.read_exact_at(&mut bytes, at)?;
-    let trailer = Trailer::decode(&bytes, header.salt, file_bytes);
-    // However well signed, a seq out of reach would end the counter.
-    Ok(trailer.filter(|trailer| trailer.max_seq.0.wrapping_sub(header.base_seq.0) <= u64::from(u32::MAX)))
+    Ok(Trailer::decode(&bytes, header.salt, file_bytes))
 }
 
 fn next_segment(names: &[Name], known: u32) -> u32 {

@@ -121,10 +121,11 @@ mod tests {
     }
 
     #[test]
-    fn records_are_whole_multiples_of_sixteen() {
+    fn records_are_whole_multiples_of_eight() {
         assert_eq!(record_bytes(0, 0), 32);
-        assert_eq!(record_bytes(1, 0), 48);
-        assert_eq!(record_bytes(8, 8), 48);
-        assert_eq!(record_bytes(8, 9), 64);
+        assert_eq!(record_bytes(1, 0), 40);
+        assert_eq!(record_bytes(4, 4), 40);
+        assert_eq!(record_bytes(4, 5), 48);
+        assert_eq!(record_bytes(16, 200), 248);
     }
 }

@@ -7,13 +7,16 @@ use super::{
     record::{self, RecordHeader, place},
     segment::{self, Bytes, SegmentHeader},
 };
-use crate::{hash::KeyHash, location::Location};
+use crate::{
+    hash::KeyHash,
+    location::{Location, Seq},
+};
 
 /// How much is read at once; a larger record is read alone.
 const WINDOW_BYTES: u32 = 1 << 20;
 
-/// The whole records below `limit`, payloads verified, and where they end. Behind the first bad
-/// one nothing is looked for: there is no telling where the next would start.
+/// The whole records below `limit`, payloads verified and seqs rising, and where they end. Behind the
+/// first bad one nothing is looked for: there is no telling where the next would start.
 pub(crate) fn scan(
     bytes: &Bytes,
     header: &SegmentHeader,
@@ -22,10 +25,10 @@ pub(crate) fn scan(
 ) -> io::Result<(Vec<FooterEntry>, u32)> {
     let mut window = Window { bytes, limit, start: 0, content: Vec::new() };
     let mut entries = Vec::new();
-    let mut offset = segment::HEADER_BYTES as u32;
-    while let Some((entry, end)) = next(&mut window, header, offset, hash_seed)? {
+    let (mut offset, mut seq) = (segment::HEADER_BYTES as u32, header.base_seq);
+    while let Some(entry) = next(&mut window, header, offset, seq, hash_seed)? {
         entries.push(entry);
-        offset = end;
+        (offset, seq) = (offset + entry.len, entry.seq);
     }
     Ok((entries, offset))
 }
@@ -34,8 +37,9 @@ fn next(
     window: &mut Window<'_>,
     segment: &SegmentHeader,
     offset: u32,
+    min_seq: Seq,
     hash_seed: u64,
-) -> io::Result<Option<(FooterEntry, u32)>> {
+) -> io::Result<Option<FooterEntry>> {
     if offset >= Location::SEGMENT_BYTES_MAX {
         return Ok(None);
     }
@@ -53,20 +57,17 @@ fn next(
     let len = record.len() as u32;
     let payload = &record[record::HEADER_BYTES..];
     let (key, rest) = payload.split_at(usize::from(header.key_len));
-    if !header.verifies(key, &rest[..header.value_len as usize], place)
-        || header.seq < segment.base_seq
-        || header.seq.0 - segment.base_seq.0 > u64::from(u32::MAX)
-    {
+    let is_next = (min_seq..=Seq::MAX).contains(&header.seq);
+    if !is_next || !header.verifies(key, &rest[..header.value_len as usize], place) {
         return Ok(None);
     }
-    let entry = FooterEntry {
+    Ok(Some(FooterEntry {
         hash: KeyHash::of(key, hash_seed),
         seq: header.seq,
         location: Location::new(segment.id, offset),
         len,
         expiry: header.expiry,
-    };
-    Ok(Some((entry, offset + len)))
+    }))
 }
 
 /// A stretch of the file in memory. Never larger than the file, whatever a header claims.

@@ -282,7 +282,7 @@ impl Segment {
     /// that were once written lie behind.
     pub(crate) fn entries(&self) -> io::Result<(Vec<FooterEntry>, bool)> {
         if let Some(trailer) = &self.trailer {
-            let bytes = self.bytes.read_vec(trailer.data_end, trailer.entries_bytes())?;
+            let bytes = self.bytes.read_vec(trailer.data_end, trailer.entries_bytes as usize)?;
             let header = &self.header;
             if let Some(entries) = trailer.entries(&bytes, header.id, header.base_seq, header.salt) {
                 return Ok((entries, true));

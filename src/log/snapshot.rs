@@ -16,7 +16,8 @@ use crate::{
 
 pub(crate) const HEADER_BYTES: usize = 64;
 pub(crate) const BLOCK_ENTRY_BYTES: usize = 24;
-pub(crate) const SLOT_BYTES: usize = 16;
+/// The hash, and 56 bits: what the index keeps for it.
+const SLOT_BYTES: usize = 15;
 /// Slots are read by so many bytes, which stay near the processor until they are in the index.
 const PIECE_BYTES: usize = 4096 * SLOT_BYTES;
 /// More stripes than anybody needs; bounds what a header can make us allocate.
@@ -82,6 +83,22 @@ impl Block {
     }
 }
 
+/// # Panics
+///
+/// If `packed` has more than 56 bits.
+pub(crate) fn encode_slot(hash: KeyHash, packed: u64) -> [u8; SLOT_BYTES] {
+    assert!(packed >> 56 == 0, "{packed:#x} does not fit a slot");
+    let mut bytes = [0; SLOT_BYTES];
+    put(&mut bytes, 7, (packed << 8).to_le_bytes());
+    put(&mut bytes, 0, hash.0.to_le_bytes());
+    bytes
+}
+
+fn decode_slot(bytes: &[u8]) -> (KeyHash, u64) {
+    // The eight bytes from 7 on begin with one of the hash.
+    (KeyHash(u64_at(bytes, 0)), u64_at(bytes, 7) >> 8)
+}
+
 /// Writes a snapshot block by block; it takes the old one's place when it is whole.
 #[derive(Debug)]
 pub(crate) struct SnapshotFile {
@@ -118,9 +135,8 @@ impl SnapshotFile {
     /// Appends the next stripe's slots. Returns the bytes written.
     pub(crate) fn block(&mut self, slots: &[(KeyHash, u64)]) -> io::Result<usize> {
         let mut bytes = Vec::with_capacity(slots.len() * SLOT_BYTES);
-        for (hash, packed) in slots {
-            bytes.extend_from_slice(&hash.0.to_le_bytes());
-            bytes.extend_from_slice(&packed.to_le_bytes());
+        for &(hash, packed) in slots {
+            bytes.extend_from_slice(&encode_slot(hash, packed));
         }
         self.file.write_all_at(&bytes, self.end)?;
         let check = check(&bytes, self.header.id ^ self.blocks.len() as u64);
@@ -238,9 +254,29 @@ impl SnapshotReader {
             piece.truncate((end - at) as usize);
             self.file.read_exact_at(&mut piece, at).map_err(|_| Damaged)?;
             check.update(&piece);
-            piece.chunks_exact(SLOT_BYTES).for_each(|slot| found(KeyHash(u64_at(slot, 0)), u64_at(slot, 8)));
+            for (hash, packed) in piece.chunks_exact(SLOT_BYTES).map(decode_slot) {
+                found(hash, packed);
+            }
             at += piece.len() as u64;
         }
         if check.finish() == block.check { Ok(()) } else { Err(Damaged) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slots_keep_every_bit_of_both() {
+        for (hash, packed) in [(0, (1 << 56) - 1), (u64::MAX, 0), (1 << 63 | 2, 1 << 55 | 4)] {
+            assert_eq!(decode_slot(&encode_slot(KeyHash(hash), packed)), (KeyHash(hash), packed));
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "does not fit")]
+    fn a_slot_takes_no_more_than_56_bits() {
+        encode_slot(KeyHash(0), 1 << 56);
     }
 }

@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, fs, io::ErrorKind, path::Path, time::Duration};
 
 use tempfile::TempDir;
 
-use super::{open::Start, *};
-use crate::io::fault::FaultDisk;
+use super::{open::Start, record::RecordHeader, *};
+use crate::{io::fault::FaultDisk, location::RECORD_ALIGN};
 
 const STRIPE_BITS: u32 = 3;
 const FULL: ErrorKind = ErrorKind::StorageFull;
@@ -222,9 +222,9 @@ fn a_record_reads_back_from_batch_file_and_map() {
         assert!(matches!(bench.log().read(at, &[b'k'; 5000], &epoch::pin()), Read::OtherKey));
         bench.roll();
     }
-    let elsewhere = Location::new(at.segment(), at.offset() + 16);
+    let elsewhere = Location::new(at.segment(), at.offset() + RECORD_ALIGN);
     assert!(matches!(bench.log().read(elsewhere, b"key", &epoch::pin()), Read::Damaged));
-    let behind = Location::new(at.segment(), Location::SEGMENT_BYTES_MAX - 16);
+    let behind = Location::new(at.segment(), Location::SEGMENT_BYTES_MAX - RECORD_ALIGN);
     assert!(matches!(bench.log().read(behind, b"key", &epoch::pin()), Read::Damaged));
     bench.log().unlink(at.segment());
     assert!(matches!(bench.log().read(at, b"key", &epoch::pin()), Read::Gone));
@@ -509,7 +509,44 @@ fn a_scan_ends_for_good_at_the_first_bad_record() {
     assert_eq!(bench.found(), "a=value");
     bench.open = None;
     let healed = fs::read(bench.path("seg-00000000.log")).unwrap();
-    assert!(healed.len() < 64 + 3 * 48 + 64, "cut and sealed behind the first record");
+    assert!(healed.len() < 64 + 3 * 40 + 64, "cut and sealed behind the first record");
+}
+
+/// However well signed.
+#[test]
+fn a_scan_ends_where_the_seqs_no_longer_rise() {
+    let mut bench = Bench::new();
+    let at = ["a", "b", "c"].map(|key| bench.put(key, "value"));
+    bench.open = None;
+    let (segment, state) = ("seg-00000000.log", fs::read(bench.path("STATE")).unwrap());
+    let good = fs::read(bench.path(segment)).unwrap();
+    let salt = SegmentHeader::decode(good.first_chunk().unwrap()).unwrap().salt;
+    let second = at[1].offset() as usize;
+    let place = record::place(salt, at[1].offset());
+    let header = RecordHeader::decode(good[second..].first_chunk().unwrap(), place).unwrap();
+    let kept = |bench: &mut Bench, seq: u64| {
+        let mut forged = good.clone();
+        let header = RecordHeader { seq: Seq(seq), ..header };
+        forged[second..second + record::HEADER_BYTES].copy_from_slice(&header.encode(place));
+        fs::write(bench.path(segment), forged).unwrap();
+        fs::write(bench.path("STATE"), &state).unwrap();
+        assert_eq!(bench.start(), Start::Entries);
+        let found = bench.found();
+        bench.open = None;
+        let _ = fs::remove_file(bench.path("inv-00000000.log"));
+        found
+    };
+    let seq = header.seq.0;
+    assert_eq!(kept(&mut bench, seq), "a=value b=value c=value");
+    for forged in [0, seq - 2, Seq::MAX.0 + 1, u64::MAX] {
+        assert_eq!(
+            kept(&mut bench, forged),
+            "a=value",
+            "a seq of {forged} between {} and {}",
+            seq - 1,
+            seq + 1
+        );
+    }
 }
 
 #[test]
@@ -518,7 +555,7 @@ fn a_damaged_footer_is_rebuilt_and_what_it_cannot_give_back_is_dead() {
     let at = ["a", "b", "c"].map(|key| bench.put(key, "value"));
     bench.roll();
     bench.open = None;
-    let footer_at = u64::from(at[2].offset()) + 48;
+    let footer_at = u64::from(at[2].offset()) + 40;
     bench.damage("seg-00000000.log", footer_at);
     assert_eq!(bench.start(), Start::Entries);
     assert_eq!(bench.found(), "a=value b=value c=value");
@@ -538,7 +575,7 @@ fn a_damaged_footer_is_rebuilt_and_what_it_cannot_give_back_is_dead() {
 #[test]
 fn a_segment_cut_anywhere_gives_the_records_before_the_cut() {
     let mut bench = Bench::new();
-    let ends: Vec<u32> = (0..5).map(|n| bench.put(&format!("{n}"), "value").offset() + 48).collect();
+    let ends: Vec<u32> = (0..5).map(|n| bench.put(&format!("{n}"), "value").offset() + 40).collect();
     bench.roll();
     bench.open = None;
     let good = fs::read(bench.path("seg-00000000.log")).unwrap();
@@ -581,7 +618,7 @@ fn a_clean_close_gives_the_snapshot_back_in_any_number_of_stripes() {
     for number in 0..100 {
         let key = format!("{number}");
         let at = bench.put(&key, &key);
-        slots.push((bench.hash(&key), at.to_bits() | 5 << 54));
+        slots.push((bench.hash(&key), at.to_bits() | 3 << Location::BITS));
     }
     bench.close(&slots);
     slots.sort();
