@@ -261,8 +261,12 @@ impl Opening {
     }
 
     /// Makes what this start believes outlive the machine, before STATE says that it does: of a run
-    /// that was killed the kernel may have it alone.
+    /// that was killed the kernel may have it alone. So it may have a slot of STATE: without it the next
+    /// one would not follow the one before.
     fn sync_past(&self, names: &[Name], found: &State) -> Result<(), Error> {
+        let path = self.directory.state();
+        let synced = self.io.open(&path, OpenMode::Read).and_then(|file| file.sync());
+        synced.map_err(|error| failed("syncing", &path, error))?;
         for number in found.journals.0..found.journals.1 {
             let path = self.directory.journal(number);
             journal::sync(&self.directory, number).map_err(|error| failed("syncing", &path, error))?;
