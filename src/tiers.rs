@@ -162,7 +162,7 @@ impl<K: Key, V: Value> Tiers<K, V> {
         }
         let payload = match &self.weigher {
             Some(weigh) => weigh(key, value),
-            None => (key.heap_bytes() + value.heap_bytes()) as u64,
+            None => key.heap_bytes().saturating_add(value.heap_bytes()) as u64,
         };
         payload.saturating_add(size_of::<Entry<K, V>>() as u64 + ENTRY_OVERHEAD_BYTES)
     }
