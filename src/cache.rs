@@ -17,6 +17,7 @@ use crate::{
     shard::{
         Found, Loan,
         entry::{Arrival, Entry, Meta, Resident},
+        hot::drop_quietly,
         loads::LoadId,
     },
     stats::Stats,
@@ -402,6 +403,9 @@ impl<K: Key, V: Value> Cache<K, V> {
                     self.tiers.look_ups.add_disk_hit();
                     if comes_back || self.tiers.is_aged_by_hits(&copy) {
                         self.promote(hash, key, location, copy, guard);
+                    } else {
+                        // Not with the scope: were that drop to panic, what is returned would leak.
+                        drop(copy);
                     }
                     return Some(result);
                 }
@@ -545,7 +549,7 @@ impl<K: Key, V: Value> Cache<K, V> {
         let on_disk = shard.location(hash);
         let was_in_ram = shard.remove(hash, key);
         drop(shard);
-        drop(dead_loads);
+        drop_quietly(dead_loads);
         // What the index named is read only now: its bytes stay until reclaim.
         let was_there = was_in_ram || on_disk.is_some_and(|at| self.tiers.holds(key, at));
         if was_there {
@@ -636,7 +640,7 @@ impl<K: Key, V: Value> Cache<K, V> {
         let gone = shard.take_gone();
         let loan = shard.insert(arrival);
         drop(shard);
-        drop(dead_loads);
+        drop_quietly(dead_loads);
         drop(gone);
         self.tiers.honour(loan);
         stripe.collect_now(guard);

@@ -20,6 +20,7 @@ use crate::{
         cold::Filling,
         entry::{Arrival, Entry, Meta},
         expiry::Expiry,
+        hot::drop_quietly,
     },
     stats::Recovery,
     sync::{Instant, Mutex, hint},
@@ -302,7 +303,8 @@ impl<K: Key, V: Value> Tiers<K, V> {
             let dead_loads = shard.kill_all_loads();
             shard.clear();
             drop(shard);
-            drop(dead_loads);
+            // One by one, each with the panics of its own drop: this may be the maintenance thread.
+            dead_loads.for_each(drop_quietly);
         }
         Ok(())
     }
