@@ -34,9 +34,9 @@ fn sizes() {
     let bytes = |index: usize| filling(index as u64, 1, sizes[index]);
     let disk = MemoryDisk::new();
     let cache = builder(disk.clone()).open().unwrap();
-    for index in 0..sizes.len() {
+    for (index, size) in sizes.iter().enumerate() {
         cache.insert(index as u64, bytes(index)).unwrap();
-        assert_eq!(cache.get(&(index as u64)), Some(bytes(index)), "{} bytes", sizes[index]);
+        assert_eq!(cache.get(&(index as u64)), Some(bytes(index)), "{size} bytes");
     }
     cache.flush().unwrap();
     assert!(cache.stats().too_large > 0);
@@ -44,8 +44,8 @@ fn sizes() {
     cache.close().unwrap();
     let closed = builder(disk).open().unwrap();
     let mut kept = 0;
-    for index in 0..sizes.len() {
-        let (size, key) = (sizes[index], index as u64);
+    for (index, &size) in sizes.iter().enumerate() {
+        let key = index as u64;
         let found = killed.get(&key);
         assert_eq!(found, closed.get(&key), "{size} bytes");
         match &found {
@@ -314,7 +314,7 @@ fn use_from(edit: impl Fn(&mut [u8])) -> u64 {
     let mut cache = small(&disk);
     let mut random = Random::new(from_env("EMBERCACHE_SEED", 48));
     let mut versions: HashMap<u64, u64> = HashMap::new();
-    let operations = cases(800);
+    let operations = cases(400);
     for operation in 1..=operations {
         let key = random.below(64);
         match random.below(40) {

@@ -129,7 +129,6 @@ impl<K: Eq, V> Loads<K, V> {
     }
 
     /// An invalidation of every key. What comes back is to be dropped outside the lock.
-    #[must_use]
     pub(crate) fn kill_all(&mut self) -> impl Iterator<Item = Load<K, V>> + use<K, V> {
         std::mem::take(&mut self.under_way).into_values()
     }
