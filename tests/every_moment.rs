@@ -116,6 +116,30 @@ fn a_recovery_may_be_interrupted() {
     figure(3, &format!("{images} moments of recoveries that are interrupted, the same set as without"));
 }
 
+/// A kill leaves what the kernel alone has, and power may be lost before the recovery has made that
+/// durable: also of STATE, which the run had just told of a new journal file.
+#[test]
+fn a_loss_of_power_may_follow_a_kill() {
+    let mode = Durability::PowerLoss;
+    let disk = RecorderDisk::over(MemoryDisk::new());
+    let cache = builder(disk.clone(), mode).open().unwrap();
+    (0..8).for_each(|key| insert(&cache, key, 1));
+    cache.flush().unwrap();
+    let first = disk.replay().events();
+    assert!(cache.remove(&0).unwrap());
+    for moment in first..=disk.replay().events() {
+        let killed = disk.after_kill(moment);
+        let begun = killed.replay().events();
+        let _recovered = builder(killed.clone(), mode).open().unwrap();
+        at_each_moment(&killed, begun, 8, |left, replay, is_power_loss| {
+            let cache = builder(left, mode).open().unwrap();
+            let (start, what) = (cache.stats().recovery.start, (moment, replay.at(), is_power_loss));
+            assert!(start.is_warm(), "{start:?} after {what:?}");
+            assert!((1..8).all(|key| cache.contains_key(&key)), "lost after {what:?}");
+        });
+    }
+}
+
 /// A close that is interrupted, in its footer, its snapshot or STATE, loses nothing that was flushed, and
 /// brings nothing back.
 #[test]

@@ -174,6 +174,9 @@ impl StateFile {
         };
         let file = file.map_err(|error| failed("opening", &path, error))?;
         let mut begun = StateFile { directory: Arc::clone(directory), file, state };
+        // A run that was killed may not have synced its last slot. Were the next one written beside it, a loss
+        // of power could keep this one alone, and no two would follow one another.
+        begun.file.sync().map_err(|error| failed("syncing", &path, error))?;
         for _ in 0..2 {
             begun.write(state).map_err(|error| failed("writing", &path, error))?;
             begun.file.sync().map_err(|error| failed("syncing", &path, error))?;
