@@ -11,6 +11,7 @@ use crate::{
     hash::KeyHash,
     shard::{
         Found,
+        hot::drop_quietly,
         loads::{Flight, LoadId, Turn},
     },
 };
@@ -300,5 +301,6 @@ fn release<K: Key, V: Value>(cache: &Cache<K, V>, hash: KeyHash, id: LoadId, led
     }
     let guard = &epoch::pin();
     let ended = cache.tiers.shard(hash, guard).release_load(hash, id, led);
-    drop(ended);
+    // Nothing may keep a lead from telling those who wait.
+    drop_quietly(ended);
 }

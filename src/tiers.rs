@@ -20,6 +20,7 @@ use crate::{
         cold::Filling,
         entry::{Arrival, Entry, Meta},
         expiry::Expiry,
+        hot::drop_quietly,
     },
     stats::Recovery,
     sync::{Instant, Mutex, hint},
@@ -162,7 +163,7 @@ impl<K: Key, V: Value> Tiers<K, V> {
         }
         let payload = match &self.weigher {
             Some(weigh) => weigh(key, value),
-            None => (key.heap_bytes() + value.heap_bytes()) as u64,
+            None => key.heap_bytes().saturating_add(value.heap_bytes()) as u64,
         };
         payload.saturating_add(size_of::<Entry<K, V>>() as u64 + ENTRY_OVERHEAD_BYTES)
     }
@@ -302,7 +303,8 @@ impl<K: Key, V: Value> Tiers<K, V> {
             let dead_loads = shard.kill_all_loads();
             shard.clear();
             drop(shard);
-            drop(dead_loads);
+            // One by one, each with the panics of its own drop: this may be the maintenance thread.
+            dead_loads.for_each(drop_quietly);
         }
         Ok(())
     }

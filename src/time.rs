@@ -22,9 +22,11 @@ pub(crate) struct Clock {
 }
 
 impl Clock {
-    /// Starts at the wall clock.
+    /// Starts at the wall clock, but not in the first second of 1970, which a machine without a clock has:
+    /// whoever counts from the second before finds that there is one.
     pub(crate) fn new(io: Arc<dyn Io>) -> Clock {
-        let anchor = Anchor { cache_ms: millis(io.wall_time()), boot_ms: millis(io.boot_time()) };
+        let cache_ms = millis(io.wall_time()).max(1000);
+        let anchor = Anchor { cache_ms, boot_ms: millis(io.boot_time()) };
         Clock { io, anchor }
     }
 

@@ -143,7 +143,8 @@ fn what_is_written_again_is_never_missing() {
         let lost: Vec<u64> = (0..KEYS).filter(|key| left.get(key).is_none()).collect();
         // They lie in one segment, and are written again together. One that has just come back into RAM
         // is not.
-        assert!(lost.len() <= reclaimed + KEYS as usize / 4, "{lost:?} are lost");
+        let found = left.stats().recovery;
+        assert!(lost.len() <= reclaimed + KEYS as usize / 4, "{lost:?} are lost: {found:?}");
     };
     let mut replay = disk.replay();
     let mut random = Random::new(from_env("EMBERCACHE_SEED", 6));

@@ -41,6 +41,8 @@ const SERVED: &str = "fuse/Cargo.toml";
 
 pub const SUITES: &[Suite] = &[
     test("kill", "SIGKILL at random moments"),
+    test("points", "SIGKILL at named operations of the disk"),
+    test("invalidations", "removes and overwrites right after their acknowledgement"),
     test("no_stale", "eight threads and an oracle"),
     test("model", "random operations beside a model"),
     test("every_moment", "a stop at every operation of the disk"),
@@ -50,6 +52,11 @@ pub const SUITES: &[Suite] = &[
     test("machine", "real faults: full and failing file systems, limits, other processes"),
     served("images", "what a loss of power may leave of an ext4"),
     served("direct_io", "a file system that cannot map"),
+    test("footprint", "the log's size while segments come and go"),
+    test("slow_disk", "a disk of 5 MB a second"),
+    test("collisions", "keys that an enemy has chosen"),
+    test("limits", "the edges of sizes, times and numbers"),
+    test("user_code", "user code that panics"),
     fuzz("segment", 39, "segments as the parser meets them"),
     fuzz("metadata", 40, "STATE, snapshot and journal as the parsers meet them"),
     fuzz("operations", 42, "operations with kills, reboots and faults beside a model"),

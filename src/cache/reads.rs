@@ -263,6 +263,9 @@ impl<K: Key, V: Value> Cache<K, V> {
                     self.tiers.look_ups.add_disk_hit();
                     if comes_back || self.tiers.is_aged_by_hits(&copy) {
                         self.promote(hash, key, location, copy, guard);
+                    } else {
+                        // Not with the scope: were that drop to panic, what is returned would leak.
+                        drop(copy);
                     }
                     return Some(result);
                 }

@@ -13,6 +13,7 @@ use crate::{
     location::JournalEnd,
     shard::{
         entry::{Arrival, Entry, Meta},
+        hot::drop_quietly,
         loads::LoadId,
     },
 };
@@ -120,7 +121,7 @@ impl<K: Key, V: Value> Cache<K, V> {
         let on_disk = shard.location(hash);
         let was_in_ram = shard.remove(hash, key);
         drop(shard);
-        drop(dead_loads);
+        drop_quietly(dead_loads);
         // What the index named is read only now: its bytes stay until reclaim.
         let was_there = was_in_ram || on_disk.is_some_and(|at| self.tiers.holds(key, at));
         if was_there {
@@ -211,7 +212,7 @@ impl<K: Key, V: Value> Cache<K, V> {
         let gone = shard.take_gone();
         let loan = shard.insert(arrival);
         drop(shard);
-        drop(dead_loads);
+        drop_quietly(dead_loads);
         drop(gone);
         self.tiers.honour(loan);
         stripe.collect_now(guard);

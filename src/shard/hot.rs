@@ -256,11 +256,11 @@ impl<K, V> Drop for Hot<K, V> {
     }
 }
 
-/// Drops an entry. A panic of the user's `drop` has been reported by the panic hook and ends here:
+/// Drops what is the user's. A panic of its `drop` has been reported by the panic hook and ends here:
 /// what it left undropped leaks, and neither other entries nor the thread that happened to come by
 /// suffers for it.
-fn drop_quietly<K, V>(entry: Entry<K, V>) {
-    if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(entry))) {
+pub(crate) fn drop_quietly<T>(users: T) {
+    if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(users))) {
         // The payload is the user's too, and may panic as it is dropped.
         mem::forget(payload);
     }

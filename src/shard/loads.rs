@@ -89,15 +89,15 @@ impl<K: Eq, V> Loads<K, V> {
     where
         K: Borrow<Q>,
     {
-        let load = match self.under_way.entry(hash) {
-            Entry::Occupied(load) => load.into_mut(),
+        match self.under_way.entry(hash) {
+            Entry::Occupied(load) => Some(load.into_mut()).filter(|load| load.key.borrow() == key),
             Entry::Vacant(place) => {
                 self.last_id += 1;
                 let key = owned.take().expect("the caller brings the key");
-                place.insert(Load { id: LoadId(self.last_id), key, holders: 0, flight: None })
+                // Not compared: were that to panic, a load would stay that nobody holds.
+                Some(place.insert(Load { id: LoadId(self.last_id), key, holders: 0, flight: None }))
             }
-        };
-        (load.key.borrow() == key).then_some(load)
+        }
     }
 
     /// Whether what this load brings may be stored.
@@ -129,9 +129,8 @@ impl<K: Eq, V> Loads<K, V> {
     }
 
     /// An invalidation of every key. What comes back is to be dropped outside the lock.
-    #[must_use]
-    pub(crate) fn kill_all(&mut self) -> impl Sized + use<K, V> {
-        std::mem::take(&mut self.under_way)
+    pub(crate) fn kill_all(&mut self) -> impl Iterator<Item = Load<K, V>> + use<K, V> {
+        std::mem::take(&mut self.under_way).into_values()
     }
 }
 

@@ -403,8 +403,7 @@ impl<'g, K: Eq + Held, V: Held> Shard<'g, K, V> {
         self.state.loads.kill(hash)
     }
 
-    #[must_use]
-    pub(crate) fn kill_all_loads(&mut self) -> impl Sized + use<K, V> {
+    pub(crate) fn kill_all_loads(&mut self) -> impl Iterator<Item = Load<K, V>> + use<K, V> {
         self.state.loads.kill_all()
     }
 }
