@@ -20,11 +20,11 @@ use common::{
     Random, TempDir, TestCache, cases, child,
     child::{Kind, Role, Spawned},
     contents, figure, from_env,
-    machine::{Group, Mount, is_root, start_under},
+    machine::{self, Group, Mount, is_root, run, start_under},
     roomy, skip, tiny,
     value::{self, value},
 };
-use embercache::{Admission, Builder, Cache, Error, KIB, MIB, ReadMode, WriteBehind};
+use embercache::{Admission, Builder, Cache, Durability, Error, KIB, MIB, ReadMode, WriteBehind};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -34,7 +34,8 @@ fn child() {
     let Some(role) = child::role() else { return };
     match role.name.as_str() {
         "write much" => write_much(&role),
-        "fail at times" => fail_at_times(&role),
+        "fail at times" => fail_at_times(&role, Durability::ProcessCrash),
+        "fail to sync at times" => fail_at_times(&role, Durability::PowerLoss),
         "open and hold" => open_and_hold(&role),
         "open" => _ = tiny(&role.dir).open().unwrap(),
         "be refused" => {
@@ -107,31 +108,102 @@ fn write_much(role: &Role) {
 /// Line 26: system calls fail, every third from the twelfth or, where there are few, the fourth on.
 #[test]
 fn system_calls_fail() {
-    let mut scenarios = Vec::new();
-    for call in ["pwrite64", "pread64", "fdatasync", "fallocate"] {
-        for errno in ["EIO", "ENOSPC"] {
-            let dir = TempDir::new();
-            let first = if call.starts_with('p') { 12 } else { 4 };
-            let inject = format!("inject={call}:error={errno}:when={first}+3");
-            let trace = format!("trace={call}");
-            let strace = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", &trace, "-e", &inject];
-            let Some(child) = start_under(&strace, "fail at times", &dir.cache()) else { return };
-            let reports = child.reports().unwrap_or_else(|| panic!("{call} fails by {errno}"));
-            let noticed = reports.first().map_or(0, |report| report.key);
-            assert!(noticed > 0 || !call.starts_with('p'), "{call} never failed: nothing was tested");
-            scenarios.push(format!("{call} {errno} {noticed}"));
-        }
+    let calls = ["pwrite64", "pread64", "fdatasync", "fallocate"];
+    let scenarios: Vec<_> = calls.into_iter().flat_map(|call| [(call, "EIO"), (call, "ENOSPC")]).collect();
+    fails_at_times("strace", &scenarios, |call, errno, first, role, dir| {
+        let inject = format!("inject={call}:error={errno}:when={first}+3");
+        let trace = format!("trace={call}");
+        start_under(&["strace", "-f", "-qq", "-o", "/dev/null", "-e", &trace, "-e", &inject], role, dir)
+    });
+}
+
+/// The same between the program and the C library, where calls can also be cut short.
+#[test]
+fn library_calls_fail() {
+    let dir = TempDir::new();
+    let library = dir.outer().join("failing_calls.so");
+    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/failing_calls.c");
+    let built = ["cc", "-shared", "-fPIC", "-O1", "-o", library.to_str().unwrap(), source, "-ldl"];
+    let Some(()) = run(&built) else { return };
+    let scenarios = [
+        ("pwrite64", "EIO"),
+        ("pwrite64", "ENOSPC"),
+        ("pwrite64", SHORT),
+        ("pread64", "EIO"),
+        ("pread64", SHORT),
+        ("fdatasync", "EIO"),
+        ("ftruncate64", "EIO"),
+        ("pwrite64", "EINTR"),
+    ];
+    let mark = |call: &str, how: &str| dir.outer().join(format!("{call}-{how}"));
+    fails_at_times("the C library", &scenarios, |call, how, first, role, dir| {
+        let errno = match how {
+            "EIO" => 5,
+            "ENOSPC" => 28,
+            "EINTR" => 4,
+            _ => 0,
+        };
+        let set = |name: &str, value: &str| format!("EMBERCACHE_FAIL_{name}={value}");
+        let environment = [
+            "env".to_owned(),
+            format!("LD_PRELOAD={}", library.display()),
+            set("CALL", call),
+            set("ERRNO", &errno.to_string()),
+            set("FIRST", &first.to_string()),
+            set("EVERY", "3"),
+            set("DIR", dir.to_str().unwrap()),
+            set("MARK", mark(call, how).to_str().unwrap()),
+        ];
+        start_under(&environment.each_ref().map(String::as_str), role, dir)
+    });
+    for (call, how) in scenarios {
+        assert!(mark(call, how).exists(), "{call} by {how} never happened: nothing was tested");
     }
-    let all = scenarios.join(", ");
-    figure(26, &format!("{} scenarios, 0 wrong, RAM as full as without; noticed: {all}", scenarios.len()));
+}
+
+/// A call that does half of what it is asked to do, and says so.
+const SHORT: &str = "short";
+
+/// How often a child writes its keys.
+const ROUNDS: u64 = 10;
+
+/// Starts a child for each call and how it is to fail, and judges what it reports.
+fn fails_at_times(
+    by: &str,
+    scenarios: &[(&str, &str)],
+    start: impl Fn(&str, &str, u64, &str, &Path) -> Option<Spawned>,
+) {
+    let mut told = Vec::new();
+    for &(call, how) in scenarios {
+        let dir = TempDir::new();
+        let first = if call.starts_with('p') { 12 } else { 4 };
+        let (role, durability) = match call {
+            "fdatasync" => ("fail to sync at times", Durability::PowerLoss),
+            _ => ("fail at times", Durability::ProcessCrash),
+        };
+        let Some(child) = start(call, how, first, role, &dir.cache()) else { return };
+        let reports = child.reports().unwrap_or_else(|| panic!("{call} by {how}"));
+        let counted = reports.first().map_or(0, |report| report.key);
+        let cache = roomy(&dir.cache()).durability(durability).open().unwrap();
+        let versions = (0..2_000).filter_map(|key| Some(value::version(key, &cache.get(&key)?)));
+        assert!(versions.into_iter().all(|version| version == ROUNDS - 1), "{call} by {how}: stale");
+        // A journal that fails is told by nothing but a cold start.
+        let noticed = counted + u64::from(cache.is_empty());
+        // What is cut short or interrupted is done again, and a file that cannot be cut is only too long.
+        let is_quiet = [SHORT, "EINTR"].contains(&how) || call == "ftruncate64";
+        assert_eq!(noticed == 0, is_quiet, "{call} by {how}: noticed {noticed} times");
+        told.push(format!("{call} {how} {noticed}"));
+    }
+    let (count, all) = (told.len(), told.join(", "));
+    figure(26, &format!("{count} scenarios by {by}, 0 wrong, RAM as full as without; noticed: {all}"));
 }
 
 /// Uses a cache whose disk fails at times; RAM keeps what it would keep without.
-fn fail_at_times(role: &Role) {
-    let builder = roomy(&role.dir).ram_entries(1_000).read_mode(ReadMode::Strict);
+fn fail_at_times(role: &Role, durability: Durability) {
+    let builder = roomy(&role.dir).ram_entries(1_000).read_mode(ReadMode::Strict).durability(durability);
     let Ok(cache) = builder.write_behind(WriteBehind::Never).open() else { return };
     let mut refused = 0;
-    for round in 0..10 {
+    for round in 0..ROUNDS {
         for key in 0..2_000 {
             // What cannot be journaled is said so, and is done in RAM all the same.
             let done = cache.insert(key, value(key, round, 300));
@@ -422,9 +494,6 @@ fn use_small_memory(role: &Role) {
                 None => cache.insert(key, value(key, 1, 4_000)).unwrap(),
             }
         }
-        let status = fs::read_to_string("/proc/self/status").unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
-        let kib: u64 = line.trim().trim_end_matches(" kB").parse().unwrap();
-        reporter.report(Kind::Alive, kib << 10, 0);
+        reporter.report(Kind::Alive, machine::anonymous_bytes(), 0);
     }
 }

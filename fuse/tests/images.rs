@@ -13,7 +13,6 @@ use std::{
     fs,
     io::{Seek, SeekFrom, Write},
     path::Path,
-    sync::atomic::{AtomicBool, Ordering::Relaxed},
     thread,
     time::{Duration, Instant},
 };
@@ -58,7 +57,7 @@ fn power_is_lost_under_ext4() {
              found, 0 stale, 0 corrupt; {owed} owed and back"
         ),
     );
-    assert!(dropped > images / 2 && owed > images * 10, "{dropped} lost, {owed} owed: nothing was tested");
+    assert!(dropped > images / 4 && owed > images * 10, "{dropped} lost, {owed} owed: nothing was tested");
 }
 
 /// A disk that was used, and what everybody was told meanwhile.
@@ -125,7 +124,8 @@ impl Disk {
             unsynced
         };
         let unsynced: Vec<usize> = self.events.iter().map(after).collect();
-        let wanted = random.below(4) as usize;
+        let most = unsynced.iter().max().copied().unwrap_or(0);
+        let wanted = most.min(random.below(5) as usize);
         let cuts: Vec<usize> = (1..=unsynced.len()).filter(|&cut| unsynced[cut - 1] >= wanted).collect();
         cuts[random.below(cuts.len() as u64) as usize]
     }
@@ -223,22 +223,19 @@ fn use_cache(dir: &Path, server: &fuse::Mount, seed: u64) -> Vec<Vec<Entry>> {
     for life in 0..2 {
         let cache = builder(dir).open().unwrap();
         let end = Instant::now() + USE / 2;
-        let failed = AtomicBool::new(false);
         thread::scope(|scope| {
             for (writer, diary) in (0..).zip(&mut diaries) {
                 let random = Random::new(seed ^ (life << 8 | writer));
                 let mut writer = Writer { cache: &cache, server, writer, diary, random };
-                let failed = &failed;
                 scope.spawn(move || {
                     while Instant::now() < end {
                         writer.step();
                     }
-                    failed.fetch_or(writer.cache.stats().write_failures > 0, Relaxed);
                 });
             }
         });
         let stats = cache.stats();
-        assert!(stats.reclaimed == 0 && !failed.into_inner(), "a missing entry would prove nothing: {stats}");
+        assert_eq!((stats.reclaimed, stats.write_failures), (0, 0), "a missing entry would prove nothing");
         cache.close().unwrap();
     }
     diaries

@@ -4,6 +4,7 @@
 use std::{fs, path::Path, sync::Arc};
 
 use embercache::{Cache, KIB, MIB, testing::MemoryDisk};
+use embercache_fuzz::codecs;
 
 /// Every check mended, and none; the kinds of the `metadata` target in the upper half.
 const MENDED: u8 = 7;
@@ -48,6 +49,9 @@ fn main() {
     for (name, options) in [("memory", [1, 0x21]), ("files", [0, 0x20]), ("through", [0x39, 0x20])] {
         let ops = (0..120_u8).flat_map(|n| [n.wrapping_mul(37), n % 7, n % 16, n]);
         put("operations", name, options.into_iter().chain(ops).collect());
+    }
+    for (name, input) in codecs::seeds() {
+        put("codec", &name, input);
     }
 }
 

@@ -3,6 +3,7 @@
 pub mod allocation;
 #[path = "../../tests/common/model.rs"]
 mod checked;
+pub mod codecs;
 pub mod model;
 #[path = "../../tests/common/ops.rs"]
 mod ops;

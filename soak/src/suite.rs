@@ -50,6 +50,7 @@ pub const SUITES: &[Suite] = &[
     test("faults", "the nth operation of the disk fails"),
     test("corruption", "damaged, cut and forged files"),
     test("machine", "real faults: full and failing file systems, limits, other processes"),
+    test("growth", "memory, descriptors and maps over a long time"),
     served("images", "what a loss of power may leave of an ext4"),
     served("direct_io", "a file system that cannot map"),
     test("footprint", "the log's size while segments come and go"),
@@ -59,6 +60,7 @@ pub const SUITES: &[Suite] = &[
     test("user_code", "user code that panics"),
     fuzz("segment", 39, "segments as the parser meets them"),
     fuzz("metadata", 40, "STATE, snapshot and journal as the parsers meet them"),
+    fuzz("codec", 44, "bytes that no codec wrote"),
     fuzz("operations", 42, "operations with kills, reboots and faults beside a model"),
 ];
 

@@ -124,18 +124,27 @@ pub mod bincode {
 
     use super::super::{Codec, CodecError, CodecId};
 
-    /// A length prefix beyond this is refused before anything is allocated for it. No record is larger.
-    const DECODED_BYTES_MAX: usize = 256 << 20;
+    const CONFIG: Configuration = config::standard();
 
-    const CONFIG: Configuration<LittleEndian, Varint, Limit<DECODED_BYTES_MAX>> =
-        config::standard().with_limit::<DECODED_BYTES_MAX>();
+    /// As [`CONFIG`], and a length that would take the value beyond so many bytes is refused before anything
+    /// is allocated for it.
+    const fn limited<const BYTES_MAX: usize>() -> Configuration<LittleEndian, Varint, Limit<BYTES_MAX>> {
+        config::standard().with_limit::<BYTES_MAX>()
+    }
 
     pub fn encode<T: Serialize>(value: &T, out: &mut Vec<u8>) -> Result<(), CodecError> {
         encode_into_std_write(value, out, CONFIG).map(drop).map_err(CodecError::new)
     }
 
     pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
-        match decode_from_slice(bytes, CONFIG) {
+        // A number counts as wide as it is in memory, which is up to sixteen times its encoding: of each step's
+        // longest, the limit is sixteen times the length. No record is as long as the last allows.
+        let decoded = match bytes.len() {
+            ..=0x1_0000 => decode_from_slice(bytes, limited::<{ 1 << 20 }>()),
+            0x1_0001..=0x10_0000 => decode_from_slice(bytes, limited::<{ 1 << 24 }>()),
+            _ => decode_from_slice(bytes, limited::<{ 1 << 30 }>()),
+        };
+        match decoded {
             Ok((value, used)) if used == bytes.len() => Ok(value),
             Ok((_, used)) => Err(CodecError::new(format!("{used} of {} bytes used", bytes.len()))),
             Err(error) => Err(CodecError::new(error)),
@@ -242,8 +251,21 @@ mod tests {
     #[cfg(feature = "bincode")]
     #[test]
     fn a_length_bomb_is_refused() {
-        let mut bomb = vec![253]; // bincode: a u64 length follows
-        bomb.extend((1_u64 << 60).to_le_bytes());
-        assert!(super::Bincode::<Vec<u8>>::decode(bomb).is_err());
+        let refused = |len: u64| {
+            let mut bomb = vec![253]; // bincode: a u64 length follows
+            bomb.extend(len.to_le_bytes());
+            super::Bincode::<String>::decode(bomb).unwrap_err().to_string()
+        };
+        assert_eq!(refused(1 << 60), "LimitExceeded");
+        assert_eq!(refused(1 << 20), "LimitExceeded", "a mebibyte was allocated for nine bytes");
+    }
+
+    /// Numbers that are sixteen times as wide in memory, around where the limit changes.
+    #[cfg(feature = "bincode")]
+    #[test]
+    fn no_value_is_taken_for_a_length_bomb() {
+        for len in [0xfffd, 0xfffe, 0x1_0000, 0xf_fffb, 0xf_fffc, 0x10_0000] {
+            round_trip(&super::Bincode(vec![1_u128; len]));
+        }
     }
 }
