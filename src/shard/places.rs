@@ -43,7 +43,7 @@ impl Places {
     pub(super) fn push_back(&mut self, slot: SlotId) {
         let at = self.head + self.len;
         if at == self.blocks.len() * BLOCK {
-            self.blocks.push_back(Box::new([slot; BLOCK]));
+            self.add_block();
         }
         self.blocks[at / BLOCK][at % BLOCK] = slot;
         self.len += 1;
@@ -55,10 +55,21 @@ impl Places {
         self.head += 1;
         self.len -= 1;
         if self.head == BLOCK || self.len == 0 {
-            self.blocks.pop_front();
-            self.head = 0;
+            self.drop_block();
         }
         Some(slot)
+    }
+
+    #[cold]
+    fn add_block(&mut self) {
+        self.blocks.push_back(Box::new([SlotId(0); BLOCK]));
+    }
+
+    /// Drops the first block, of which nothing is used any more.
+    #[cold]
+    fn drop_block(&mut self) {
+        self.blocks.pop_front();
+        self.head = 0;
     }
 
     /// Closes the gaps that those leave which are not to be kept.
