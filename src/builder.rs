@@ -398,6 +398,38 @@ impl<K: Key, V: Value> Builder<K, V> {
         self
     }
 
+    /// Opens what another cache has left, for look-ups alone: nothing in the directory is written, so it
+    /// may lie on a file system that is mounted for reading only. Any number of such caches may have it open
+    /// at the same time; one that would change it is [`Locked`](Error::Locked) out, and they by it.
+    ///
+    /// Changes return [`Error::ReadOnly`], and loads store nothing: what is there cannot become stale. Hits on
+    /// disk come to RAM as usual. A directory whose entries cannot be believed (see
+    /// [`Start`](crate::Start)) opens as an empty cache. `disk`, `segment_size` and `durability` mean nothing
+    /// here, and the index takes what it needs of RAM, also beyond its share. [`open`](Builder::open) fails with
+    /// [`Error::Io`] where there is no directory, and with [`Error::NotACache`] where it is empty.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn main() -> Result<(), embercache::Error> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let dir = dir.path().join("cache");
+    /// # use embercache::{Cache, Error};
+    /// let cache: Cache<u64, String> = Cache::builder(&dir).open()?;
+    /// cache.insert(1, "one".into())?;
+    /// cache.close()?;
+    ///
+    /// let cache: Cache<u64, String> = Cache::builder(&dir).read_only().open()?;
+    /// assert_eq!(cache.get(&1).as_deref(), Some("one"));
+    /// assert!(matches!(cache.insert(1, "uno".into()), Err(Error::ReadOnly)));
+    /// # Ok(()) }
+    /// ```
+    #[must_use]
+    pub fn read_only(mut self) -> Self {
+        self.options.read_only = true;
+        self
+    }
+
     /// What to do with a directory written with other codecs or another schema version. Default
     /// [`OnMismatch::ColdStart`].
     ///

@@ -11,7 +11,7 @@ use crate::{
     error::Error,
     io::Io,
     limits::{DiskLimits, Limits},
-    log::{Log, LogOptions, Opened, Source},
+    log::{Log, LogOptions, Opened, RecoveryReport, Source},
     look_ups::LookUps,
     maintenance::Maintenance,
     options::{Options, WriteBehind},
@@ -29,37 +29,69 @@ use crate::{
 /// The tiers and their maintenance thread, closed together.
 pub(crate) struct Engine<K: Key, V: Value> {
     tiers: Arc<Tiers<K, V>>,
-    /// The maintenance thread, until the close; there is none without a disk. Guards the close:
+    /// The maintenance thread, until the close; there is none without a disk that is written to. Guards the close:
     /// a second one waits for the first.
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl<K: Key, V: Value> Engine<K, V> {
     pub(crate) fn open(io: Arc<dyn Io>, options: Options<K, V>) -> Result<Engine<K, V>, Error> {
-        let started = Instant::now();
         let mut limits = Limits::of(&options)?;
-        let Some(disk) = limits.disk.take() else {
-            let clock = Arc::new(Clock::new(io));
-            let tiers = tiers(&options, &limits, clock, random_seed()?, None);
-            tiers.stripes.iter().for_each(Stripe::set_loaded);
-            return Ok(Engine { tiers: Arc::new(tiers), thread: Mutex::new(None) });
-        };
-        let Opened { log, appender, source, report } = Log::open(io, log_options(&options, disk))?;
-        let (clock, seed) = (Arc::clone(log.clock()), log.hash_seed());
-        let mut tiers = tiers(&options, &limits, clock, seed, Some(log));
-        let found = tiers.take_over(source);
-        tiers.recovery = Recovery::of(report, found, started.elapsed());
-        let tiers = Arc::new(tiers);
-        let maintenance = Maintenance::new(Arc::clone(&tiers), appender, &limits);
+        match limits.disk.take() {
+            None => Engine::open_in_memory(io, &options, &limits),
+            Some(disk) if options.read_only => Engine::open_read_only(io, &options, &limits, disk),
+            Some(disk) => Engine::open_on_disk(io, &options, &limits, disk),
+        }
+    }
+
+    fn open_in_memory(io: Arc<dyn Io>, options: &Options<K, V>, limits: &Limits) -> Result<Self, Error> {
+        let clock = Arc::new(Clock::new(io));
+        let tiers = tiers(options, limits, clock, random_seed()?, None);
+        tiers.stripes.iter().for_each(Stripe::set_loaded);
+        Ok(Engine { tiers: Arc::new(tiers), thread: Mutex::new(None) })
+    }
+
+    fn open_on_disk(
+        io: Arc<dyn Io>,
+        options: &Options<K, V>,
+        limits: &Limits,
+        disk: DiskLimits,
+    ) -> Result<Self, Error> {
+        let started = Instant::now();
+        let Opened { log, appender, source, report } = Log::open(io, log_options(options, disk))?;
+        let tiers = Arc::new(tiers_over(options, limits, log, source, report, started));
+        let maintenance = Maintenance::new(Arc::clone(&tiers), appender, limits);
         let thread = thread::Builder::new()
             .name("embercache".to_owned())
             .spawn(|| maintenance.run())
             .map_err(|source| Error::Io {
                 action: "starting the thread for",
-                path: options.dir.unwrap_or_default(),
+                path: options.dir.clone().unwrap_or_default(),
                 source,
             })?;
         Ok(Engine { tiers, thread: Mutex::new(Some(thread)) })
+    }
+
+    /// Without a thread: there is nothing to be written, and what a stripe had is read when it is touched.
+    fn open_read_only(
+        io: Arc<dyn Io>,
+        options: &Options<K, V>,
+        limits: &Limits,
+        disk: DiskLimits,
+    ) -> Result<Self, Error> {
+        let started = Instant::now();
+        let tiers = match Log::open_read_only(Arc::clone(&io), log_options(options, disk))? {
+            Ok(Opened { log, source, report, .. }) => {
+                tiers_over(options, limits, log, source, report, started)
+            }
+            Err(start) => {
+                let mut tiers = tiers(options, limits, Arc::new(Clock::new(io)), random_seed()?, None);
+                let report = RecoveryReport { start, segments: 0, quarantined: 0 };
+                tiers.recovery = Recovery::of(report, tiers.take_over(Source::Cold), started.elapsed());
+                tiers
+            }
+        };
+        Ok(Engine { tiers: Arc::new(tiers), thread: Mutex::new(None) })
     }
 
     pub(crate) fn tiers(&self) -> Arc<Tiers<K, V>> {
@@ -68,13 +100,13 @@ impl<K: Key, V: Value> Engine<K, V> {
 
     pub(crate) fn flush(&self) -> Result<(), Error> {
         self.tiers.check_origin()?;
-        if self.tiers.log.is_some() { self.tiers.bell.call(Request::Flush) } else { Ok(()) }
+        if self.tiers.takes_writes() { self.tiers.bell.call(Request::Flush) } else { Ok(()) }
     }
 
     pub(crate) fn close(&self) -> Result<(), Error> {
         self.tiers.check_origin()?;
-        if self.tiers.log.is_none() {
-            self.tiers.for_each_shard(|shard| shard.close());
+        if !self.tiers.takes_writes() {
+            self.tiers.close();
             return Ok(());
         }
         if self.tiers.bell.is_attendant() {
@@ -89,8 +121,7 @@ impl<K: Key, V: Value> Engine<K, V> {
         if thread.join().is_err() {
             tracing::error!("the maintenance thread panicked");
             // It cannot do its part of a close any more. STATE goes on saying that there was none.
-            self.tiers.for_each_shard(|shard| shard.close());
-            self.tiers.log.iter().for_each(|log| log.abandon());
+            self.tiers.close();
             return Err(Error::Closed);
         }
         closed
@@ -131,7 +162,24 @@ fn log_options<K: Key, V: Value>(options: &Options<K, V>, disk: DiskLimits) -> L
         value_codec: V::ID.0,
         schema_version: options.schema_version,
         on_mismatch: options.on_mismatch,
+        read_only: false,
     }
+}
+
+/// The tiers over a log that was opened, with what it holds.
+fn tiers_over<K: Key, V: Value>(
+    options: &Options<K, V>,
+    limits: &Limits,
+    log: Arc<Log>,
+    source: Source,
+    report: RecoveryReport,
+    started: Instant,
+) -> Tiers<K, V> {
+    let (clock, seed) = (Arc::clone(log.clock()), log.hash_seed());
+    let mut tiers = tiers(options, limits, clock, seed, Some(log));
+    let found = tiers.take_over(source);
+    tiers.recovery = Recovery::of(report, found, started.elapsed());
+    tiers
 }
 
 fn tiers<K: Key, V: Value>(
@@ -144,7 +192,11 @@ fn tiers<K: Key, V: Value>(
     let budget = Arc::new(Budget::new(limits.plan));
     let expiry = Arc::new(Expiry::new(clock, options.time_to_live, options.time_to_idle));
     let arena = Arc::new(Arena::default());
-    let disk = if log.is_some() { DiskState::Filling } else { DiskState::Absent };
+    let disk = match &log {
+        None => DiskState::Absent,
+        Some(_) if options.read_only => DiskState::ReadOnly,
+        Some(_) => DiskState::Filling,
+    };
     let new_stripe = |number: u64| {
         let gate = Gate::new(options.admission, hash_seed.wrapping_add(number));
         let writes_through = limits.write_behind == WriteBehind::Through;
@@ -158,6 +210,7 @@ fn tiers<K: Key, V: Value>(
         hash_seed,
         origin: log.is_some().then(Origin::here),
         log,
+        is_read_only: options.read_only && options.dir.is_some(),
         bell: Bell::default(),
         look_ups: LookUps::new(),
         write_behind: limits.write_behind,

@@ -119,6 +119,10 @@ pub enum Error {
     /// The cache was closed.
     #[error("the cache is closed")]
     Closed,
+    /// The cache was opened by [`Builder::read_only`](crate::Builder::read_only), and is not changed. Nothing
+    /// was done.
+    #[error("the cache was opened for reading only")]
+    ReadOnly,
     /// This process is a fork of the one that opened the cache. Its look-ups find nothing; it may open
     /// caches of its own, in other directories.
     #[error("the cache was opened by the process that this one was forked from")]

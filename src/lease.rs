@@ -25,8 +25,8 @@ impl<K: Key, V: Value> Cache<K, V> {
     /// asked before get what was loaded, and it is not stored. Should `load` panic, the next one
     /// that waits runs its own. `load` must not ask for the same key, or it waits for itself.
     ///
-    /// A value that cannot be stored, since it is too large or the cache is closed, is returned all
-    /// the same.
+    /// A value that cannot be stored, since it is too large or the cache is closed or opened for reading
+    /// only, is returned all the same.
     ///
     /// # Examples
     ///
@@ -96,7 +96,7 @@ impl<K: Key, V: Value> Cache<K, V> {
     ///
     /// # Errors
     ///
-    /// [`Error::Codec`] for a key that cannot be encoded, [`Error::Closed`].
+    /// [`Error::Codec`] for a key that cannot be encoded, [`Error::Closed`], [`Error::ReadOnly`].
     ///
     /// # Examples
     ///
@@ -117,6 +117,7 @@ impl<K: Key, V: Value> Cache<K, V> {
         K: Borrow<Q>,
         Q: KeyBytes + ToOwned<Owned = K> + ?Sized,
     {
+        self.tiers.check_change()?;
         let hash = self.tiers.hash(key)?;
         let (mine, mut kept) = (key.to_owned(), Some(key.to_owned()));
         let guard = &epoch::pin();
@@ -134,7 +135,9 @@ impl<K: Key, V: Value> Cache<K, V> {
         K: Borrow<Q>,
         Q: KeyBytes + ToOwned<Owned = K> + ?Sized,
     {
-        let Ok(hash) = self.tiers.hash(key) else { return Join::Impossible };
+        let Ok(hash) = self.tiers.check_change().and_then(|()| self.tiers.hash(key)) else {
+            return Join::Impossible;
+        };
         let mut owned = Some(key.to_owned());
         let guard = &epoch::pin();
         let mut shard = self.tiers.shard(hash, guard);
@@ -153,7 +156,7 @@ enum Join<V> {
     /// Look again: it has come in the meantime.
     Arrived,
     Turn(KeyHash, Turn<V>),
-    /// Load, and store nothing: the cache is closed or cannot hold the key.
+    /// Load, and store nothing: the cache is closed, is not changed or cannot hold the key.
     Impossible,
 }
 

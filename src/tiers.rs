@@ -42,6 +42,8 @@ pub(crate) struct Tiers<K, V> {
     pub(crate) hash_seed: u64,
     /// The disk tier, if there is one.
     pub(crate) log: Option<Arc<Log>>,
+    /// The directory was opened for look-ups alone; there is no log if it held nothing.
+    pub(crate) is_read_only: bool,
     /// The process that may use the disk tier; forks may use neither.
     pub(crate) origin: Option<Origin>,
     pub(crate) budget: Arc<Budget>,
@@ -88,6 +90,22 @@ impl<K: Key, V: Value> Tiers<K, V> {
     #[inline]
     pub(crate) fn check_origin(&self) -> Result<(), Error> {
         self.origin.as_ref().map_or(Ok(()), Origin::check)
+    }
+
+    /// What every change begins with: whether this process may make it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Forked`], [`Error::ReadOnly`].
+    #[inline]
+    pub(crate) fn check_change(&self) -> Result<(), Error> {
+        self.check_origin()?;
+        if self.is_read_only { Err(Error::ReadOnly) } else { Ok(()) }
+    }
+
+    /// Whether there is a disk that takes what leaves RAM.
+    pub(crate) fn takes_writes(&self) -> bool {
+        self.log.is_some() && !self.is_read_only
     }
 
     #[inline]
@@ -307,6 +325,20 @@ impl<K: Key, V: Value> Tiers<K, V> {
             dead_loads.for_each(drop_quietly);
         }
         Ok(())
+    }
+
+    /// Ends every stripe without the maintenance thread, which has gone or never was, and lets go of the
+    /// directory as it is.
+    pub(crate) fn close(&self) {
+        // Under the lock, so that no look-up loads a stripe that was closed unread.
+        let mut snapshot = self.snapshot.lock();
+        for stripe in &self.stripes {
+            stripe.lock(&epoch::pin()).close();
+            stripe.set_loaded();
+        }
+        *snapshot = None;
+        drop(snapshot);
+        self.log.iter().for_each(|log| log.abandon());
     }
 
     /// As [`Stripe::collect`].

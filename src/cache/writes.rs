@@ -31,7 +31,7 @@ impl<K: Key, V: Value> Cache<K, V> {
     /// # Errors
     ///
     /// [`Error::TooLarge`] and [`Error::Codec`]: nothing is stored, and what stood under the key is
-    /// gone. [`Error::NotDurable`]: it is stored, but see there. [`Error::Closed`].
+    /// gone. [`Error::NotDurable`]: it is stored, but see there. [`Error::Closed`], [`Error::ReadOnly`].
     ///
     /// # Examples
     ///
@@ -78,7 +78,7 @@ impl<K: Key, V: Value> Cache<K, V> {
     ///
     /// # Errors
     ///
-    /// [`Error::NotDurable`]: it is removed, but see there. [`Error::Closed`], [`Error::Codec`].
+    /// [`Error::NotDurable`]: it is removed, but see there. [`Error::Closed`], [`Error::ReadOnly`], [`Error::Codec`].
     ///
     /// # Examples
     ///
@@ -96,6 +96,7 @@ impl<K: Key, V: Value> Cache<K, V> {
         K: Borrow<Q>,
         Q: KeyBytes + ?Sized,
     {
+        self.tiers.check_change()?;
         let hash = self.tiers.hash(key)?;
         let (was_there, journaled) = self.take_out(hash, key)?;
         // No lock and no epoch is held any more.
@@ -135,7 +136,7 @@ impl<K: Key, V: Value> Cache<K, V> {
     ///
     /// # Errors
     ///
-    /// [`Error::NotDurable`]: everything is removed, but see there. [`Error::Closed`].
+    /// [`Error::NotDurable`]: everything is removed, but see there. [`Error::Closed`], [`Error::ReadOnly`].
     ///
     /// # Examples
     ///
@@ -149,7 +150,7 @@ impl<K: Key, V: Value> Cache<K, V> {
     /// # Ok(()) }
     /// ```
     pub fn clear(&self) -> Result<(), Error> {
-        self.tiers.check_origin()?;
+        self.tiers.check_change()?;
         if self.tiers.log.is_some() {
             // By the one thread that appends, so that nothing is in flight between the barrier
             // and the stripe that is cleared last.
@@ -221,7 +222,7 @@ impl<K: Key, V: Value> Cache<K, V> {
 
     /// The key's hash, if it is one that the log can hold.
     fn check_key(&self, key: &K) -> Result<KeyHash, Error> {
-        self.tiers.check_origin()?;
+        self.tiers.check_change()?;
         let (hash, len) = key.with_bytes(|bytes| (KeyHash::of(bytes, self.tiers.hash_seed), bytes.len()))?;
         match u16::try_from(len) {
             Ok(_) => Ok(hash),

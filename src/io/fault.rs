@@ -389,6 +389,10 @@ impl Io for FaultDisk {
         self.disk.create_dir(path)
     }
 
+    fn check_dir(&self, path: &Path) -> io::Result<()> {
+        self.disk.check_dir(path)
+    }
+
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
         self.disk.list(dir)
     }
@@ -508,6 +512,10 @@ impl IoFile for FaultFile {
 
     fn try_lock(&self) -> io::Result<bool> {
         self.file.try_lock()
+    }
+
+    fn try_lock_shared(&self) -> io::Result<bool> {
+        self.file.try_lock_shared()
     }
 
     fn unlock(&self) -> io::Result<()> {

@@ -48,6 +48,10 @@ impl Io for Disk {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
             _ => {}
         }
+        self.check_dir(path)
+    }
+
+    fn check_dir(&self, path: &Path) -> io::Result<()> {
         check_dir(&fs::symlink_metadata(path)?)
     }
 
@@ -122,11 +126,11 @@ impl IoFile for DiskFile {
     }
 
     fn try_lock(&self) -> io::Result<bool> {
-        match self.0.try_lock() {
-            Ok(()) => Ok(true),
-            Err(TryLockError::WouldBlock) => Ok(false),
-            Err(TryLockError::Error(error)) => Err(error),
-        }
+        was_taken(self.0.try_lock())
+    }
+
+    fn try_lock_shared(&self) -> io::Result<bool> {
+        was_taken(self.0.try_lock_shared())
     }
 
     fn unlock(&self) -> io::Result<()> {
@@ -136,6 +140,14 @@ impl IoFile for DiskFile {
     fn identity(&self) -> io::Result<(u64, u64)> {
         let metadata = self.0.metadata()?;
         Ok((metadata.dev(), metadata.ino()))
+    }
+}
+
+fn was_taken(lock: Result<(), TryLockError>) -> io::Result<bool> {
+    match lock {
+        Ok(()) => Ok(true),
+        Err(TryLockError::WouldBlock) => Ok(false),
+        Err(TryLockError::Error(error)) => Err(error),
     }
 }
 

@@ -33,8 +33,17 @@ struct Files {
 struct MemoryFile {
     inode: u64,
     bytes: Mutex<Vec<u8>>,
-    /// Relaxed: only the swap itself matters.
-    is_locked: AtomicBool,
+    /// Guards itself alone.
+    lock: Mutex<Lock>,
+}
+
+/// Who holds a file's lock.
+#[derive(Debug, Default)]
+enum Lock {
+    #[default]
+    Free,
+    Shared(u32),
+    Exclusive,
 }
 
 impl MemoryDisk {
@@ -48,9 +57,8 @@ impl MemoryDisk {
     pub fn after_kill(&self) -> MemoryDisk {
         let files = self.files.lock();
         let copy = |(path, file): (&PathBuf, &Arc<MemoryFile>)| {
-            let bytes = Mutex::new(file.bytes.lock().clone());
-            let copy = MemoryFile { inode: file.inode, bytes, is_locked: AtomicBool::new(false) };
-            (path.clone(), Arc::new(copy))
+            let bytes = file.bytes.lock().clone();
+            (path.clone(), MemoryFile::new(file.inode, bytes))
         };
         let names = files.names.iter().map(copy).collect();
         MemoryDisk { files: Arc::new(Mutex::new(Files { names, ..*files })) }
@@ -62,8 +70,7 @@ impl MemoryDisk {
         let mut next_inode = own.next_inode;
         let file = |(path, inode, bytes): (PathBuf, u64, Vec<u8>)| {
             next_inode = next_inode.max(inode);
-            let file = MemoryFile { inode, bytes: Mutex::new(bytes), is_locked: AtomicBool::new(false) };
-            (path, Arc::new(file))
+            (path, MemoryFile::new(inode, bytes))
         };
         let names = files.into_iter().map(file).collect();
         MemoryDisk { files: Arc::new(Mutex::new(Files { names, next_inode, ..*own })) }
@@ -121,11 +128,16 @@ impl MemoryDisk {
     }
 }
 
+impl MemoryFile {
+    fn new(inode: u64, bytes: Vec<u8>) -> Arc<MemoryFile> {
+        Arc::new(MemoryFile { inode, bytes: Mutex::new(bytes), lock: Mutex::default() })
+    }
+}
+
 impl Files {
     fn create(&mut self, path: PathBuf, bytes: Vec<u8>) -> Arc<MemoryFile> {
         self.next_inode += 1;
-        let is_locked = AtomicBool::new(false);
-        let file = Arc::new(MemoryFile { inode: self.next_inode, bytes: Mutex::new(bytes), is_locked });
+        let file = MemoryFile::new(self.next_inode, bytes);
         self.names.insert(path, Arc::clone(&file));
         file
     }
@@ -145,6 +157,10 @@ impl Io for MemoryDisk {
     }
 
     fn create_dir(&self, _: &Path) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn check_dir(&self, _: &Path) -> io::Result<()> {
         Ok(())
     }
 
@@ -204,6 +220,15 @@ impl Handle {
         let _moment = self.disk.files.lock();
         change(&mut self.file.bytes.lock());
     }
+
+    /// Whether the lock was free enough for `taken` to say what it is then.
+    fn take_lock(&self, taken: impl FnOnce(&Lock) -> Option<Lock>) -> bool {
+        let mut lock = self.file.lock.lock();
+        let Some(taken) = taken(&lock) else { return false };
+        *lock = taken;
+        self.holds_lock.store(true, Relaxed);
+        true
+    }
 }
 
 impl IoFile for Handle {
@@ -252,16 +277,27 @@ impl IoFile for Handle {
     }
 
     fn try_lock(&self) -> io::Result<bool> {
-        let taken = !self.file.is_locked.swap(true, Relaxed);
-        if taken {
-            self.holds_lock.store(true, Relaxed);
-        }
-        Ok(taken)
+        Ok(self.take_lock(|lock| match lock {
+            Lock::Free => Some(Lock::Exclusive),
+            Lock::Shared(_) | Lock::Exclusive => None,
+        }))
+    }
+
+    fn try_lock_shared(&self) -> io::Result<bool> {
+        Ok(self.take_lock(|lock| match lock {
+            Lock::Free => Some(Lock::Shared(1)),
+            Lock::Shared(holders) => Some(Lock::Shared(holders + 1)),
+            Lock::Exclusive => None,
+        }))
     }
 
     fn unlock(&self) -> io::Result<()> {
         if self.holds_lock.swap(false, Relaxed) {
-            self.file.is_locked.store(false, Relaxed);
+            let mut lock = self.file.lock.lock();
+            *lock = match *lock {
+                Lock::Shared(holders @ 2..) => Lock::Shared(holders - 1),
+                _ => Lock::Free,
+            };
         }
         Ok(())
     }
@@ -289,6 +325,7 @@ mod tests {
         file.write_all_at(b"before", 2).unwrap();
         assert!(file.try_lock().unwrap());
         assert!(!disk.open(path, OpenMode::Write).unwrap().try_lock().unwrap());
+        assert!(!disk.open(path, OpenMode::Read).unwrap().try_lock_shared().unwrap());
 
         let killed = disk.after_kill();
         file.write_all_at(b"after", 0).unwrap();
@@ -301,5 +338,20 @@ mod tests {
         assert!(found.try_lock().unwrap());
         file.unlock().unwrap();
         assert!(disk.open(path, OpenMode::Write).unwrap().try_lock().unwrap());
+    }
+
+    #[test]
+    fn a_shared_lock_is_for_all_who_share_it() {
+        let disk = MemoryDisk::new();
+        let path = Path::new("dir/file");
+        let file = disk.open(path, OpenMode::CreateNew).unwrap();
+        let readers = [(); 2].map(|()| disk.open(path, OpenMode::Read).unwrap());
+        assert!(readers.iter().all(|reader| reader.try_lock_shared().unwrap()));
+        assert!(!file.try_lock().unwrap());
+        let [one, other] = readers;
+        one.unlock().unwrap();
+        assert!(!file.try_lock().unwrap());
+        drop(other);
+        assert!(file.try_lock().unwrap());
     }
 }

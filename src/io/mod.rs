@@ -32,6 +32,8 @@ pub trait Io: Send + Sync + fmt::Debug {
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn IoFile>>;
     /// Creates the directory (0700, parents by default mode) if it is not there, and checks that it is usable.
     fn create_dir(&self, path: &Path) -> io::Result<()>;
+    /// Checks that the directory is there and usable.
+    fn check_dir(&self, path: &Path) -> io::Result<()>;
     /// The names in the directory, in no order.
     fn list(&self, dir: &Path) -> io::Result<Vec<String>>;
     /// Replaces `to` by `from`.
@@ -67,6 +69,8 @@ pub trait IoFile: Send + Sync + fmt::Debug {
     fn map(&self, len: usize) -> io::Result<Map>;
     /// Takes the exclusive lock, until `unlock` or the file's end; `false` if another holds it.
     fn try_lock(&self) -> io::Result<bool>;
+    /// As `try_lock`, but others may share it.
+    fn try_lock_shared(&self) -> io::Result<bool>;
     /// Gives the lock back at once. To close the file is not enough: a process that another thread
     /// is just starting holds a copy of the descriptor, and with it the lock, until it execs.
     fn unlock(&self) -> io::Result<()>;

@@ -120,6 +120,10 @@ impl Io for RecorderDisk {
         self.memory.create_dir(path)
     }
 
+    fn check_dir(&self, path: &Path) -> io::Result<()> {
+        self.memory.check_dir(path)
+    }
+
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
         self.memory.list(dir)
     }
@@ -199,6 +203,10 @@ impl IoFile for Handle {
 
     fn try_lock(&self) -> io::Result<bool> {
         self.file.try_lock()
+    }
+
+    fn try_lock_shared(&self) -> io::Result<bool> {
+        self.file.try_lock_shared()
     }
 
     fn unlock(&self) -> io::Result<()> {

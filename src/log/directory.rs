@@ -70,6 +70,27 @@ impl Directory {
         Ok(Directory { io, path, identity, lock: Mutex::new(Some(lock)) })
     }
 
+    /// Locks a directory that other caches have left, against those that would change it; changes nothing.
+    pub(crate) fn visit(io: Arc<dyn Io>, path: PathBuf) -> Result<Directory, Error> {
+        io.check_dir(&path).map_err(|error| unusable(&path, error))?;
+        let lock_path = path.join(LOCK);
+        let lock = match io.open(&lock_path, OpenMode::Read) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(Error::NotACache { dir: path });
+            }
+            opened => opened.map_err(|error| unusable(&lock_path, error))?,
+        };
+        if !lock.try_lock_shared().map_err(|error| failed("locking", &lock_path, error))? {
+            return Err(Error::Locked { dir: path });
+        }
+        let (text, len) = read_text(&*lock).map_err(|error| failed("reading", &lock_path, error))?;
+        if !is_whole(&text, len) {
+            return Err(Error::NotACache { dir: path });
+        }
+        let identity = lock.identity().map_err(|error| failed("looking at", &lock_path, error))?;
+        Ok(Directory { io, path, identity, lock: Mutex::new(Some(lock)) })
+    }
+
     /// Lets another cache have the directory.
     pub(crate) fn release(&self) {
         let Some(lock) = self.lock.lock().take() else { return };
@@ -155,10 +176,8 @@ impl Drop for Directory {
 /// else: only whoever holds the lock writes its text. Where other files were seen, it is durable.
 fn claim(io: &dyn Io, dir: &Path, lock: &dyn IoFile, is_used: bool) -> Result<(), Error> {
     let path = dir.join(LOCK);
-    let len = lock.file_len().map_err(|error| failed("reading", &path, error))?;
-    let mut text = vec![0; len.min(LOCK_TEXT.len() as u64) as usize];
-    lock.read_exact_at(&mut text, 0).map_err(|error| failed("reading", &path, error))?;
-    let is_whole = len == LOCK_TEXT.len() as u64 && text == LOCK_TEXT;
+    let (text, len) = read_text(lock).map_err(|error| failed("reading", &path, error))?;
+    let is_whole = is_whole(&text, len);
     if is_whole && is_used {
         return Ok(());
     }
@@ -176,6 +195,18 @@ fn claim(io: &dyn Io, dir: &Path, lock: &dyn IoFile, is_used: bool) -> Result<()
     // also where it is whole, but perhaps by a process that was killed before its sync.
     let written = lock.write_all_at(LOCK_TEXT, 0).and_then(|()| lock.sync());
     written.and_then(|()| io.sync_dir(dir)).map_err(|error| failed("writing", &path, error))
+}
+
+/// LOCK's bytes, as many of them as are ours, and its length.
+fn read_text(lock: &dyn IoFile) -> io::Result<(Vec<u8>, u64)> {
+    let len = lock.file_len()?;
+    let mut text = vec![0; len.min(LOCK_TEXT.len() as u64) as usize];
+    lock.read_exact_at(&mut text, 0)?;
+    Ok((text, len))
+}
+
+fn is_whole(text: &[u8], len: u64) -> bool {
+    text == LOCK_TEXT && len == LOCK_TEXT.len() as u64
 }
 
 fn parse(name: &str) -> Option<Name> {

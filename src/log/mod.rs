@@ -87,6 +87,8 @@ pub(crate) struct LogOptions {
     pub(crate) value_codec: u32,
     pub(crate) schema_version: u32,
     pub(crate) on_mismatch: OnMismatch,
+    /// Nothing is written, whatever the durability: there is nothing to be recorded where nothing changes.
+    pub(crate) read_only: bool,
 }
 
 /// An open log and where its index is to come from.
@@ -399,7 +401,7 @@ impl Log {
     #[cold]
     fn poison(&self) -> Result<(), Error> {
         let mut state = self.state.lock();
-        if self.latch.load(Relaxed) == COLD_NEXT_START {
+        if self.options.read_only || self.latch.load(Relaxed) == COLD_NEXT_START {
             return Ok(());
         }
         let (latch, result) = match state.poison() {

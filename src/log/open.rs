@@ -73,13 +73,30 @@ impl Log {
     /// Opens or creates the log in `options.dir` and locks it. On an error nothing was touched
     /// that another cache, or a later attempt, would miss.
     pub(crate) fn open(io: Arc<dyn Io>, options: LogOptions) -> Result<Opened, Error> {
-        let directory = Arc::new(Directory::enter(Arc::clone(&io), options.dir.clone())?);
+        let directory = Directory::enter(Arc::clone(&io), options.dir.clone())?;
         let found = StateFile::load(&directory)?;
-        let files = OpenFiles::new(Arc::clone(&directory), options.read_mode, open_files_max());
-        let opening = Opening { io, options, directory, files: Arc::new(files) };
+        let opening = Opening::new(io, options, directory);
         match opening.judge(found)? {
             Ok(warm) => opening.warm(warm),
             Err(reason) => opening.cold(found, reason),
+        }
+    }
+
+    /// Opens the log for look-ups alone, beside others that do the same. Nothing is written, now or later, so
+    /// the directory stays what it is for the next that opens it. Where it holds nothing to be believed,
+    /// there is no log but a reason.
+    pub(crate) fn open_read_only(
+        io: Arc<dyn Io>,
+        options: LogOptions,
+    ) -> Result<Result<Opened, Start>, Error> {
+        let directory = Directory::visit(Arc::clone(&io), options.dir.clone())?;
+        let found = StateFile::load(&directory)?;
+        // Without changes there is nothing to be journaled or synced.
+        let options = LogOptions { read_only: true, durability: Durability::Clean, ..options };
+        let opening = Opening::new(io, options, directory);
+        match opening.judge(found)? {
+            Ok(warm) => opening.warm(warm).map(Ok),
+            Err(reason) => Ok(Err(reason)),
         }
     }
 }
@@ -93,6 +110,12 @@ struct Opening {
 }
 
 impl Opening {
+    fn new(io: Arc<dyn Io>, options: LogOptions, directory: Directory) -> Opening {
+        let directory = Arc::new(directory);
+        let files = OpenFiles::new(Arc::clone(&directory), options.read_mode, open_files_max());
+        Opening { io, options, directory, files: Arc::new(files) }
+    }
+
     /// Decides what may be believed. Reads only.
     fn judge(&self, found: Option<State>) -> Result<Result<Warm, Start>, Error> {
         let believable = |state: &State| !state.cold && state.next_seq <= Seq::MAX;
@@ -227,9 +250,15 @@ impl Opening {
         if self.outlives_power() && !found.clean {
             self.sync_past(&names, &found)?;
         }
-        let begun = StateFile::begin(&self.directory, state)?;
+        let begun = if self.options.read_only {
+            StateFile::found(&self.directory, state)?
+        } else {
+            StateFile::begin(&self.directory, state)?
+        };
         let recovered = self.segments(&names, &found, invalidations.as_ref());
-        self.delete_leftovers(&names, &found);
+        if !self.options.read_only {
+            self.delete_leftovers(&names, &found);
+        }
         if self.outlives_power() {
             // A segment that was put aside must not come back.
             self.directory.sync()?;
@@ -367,14 +396,14 @@ impl Opening {
                     recovered.segments.push_back(Arc::new(segment));
                 }
                 Ok(Found::Nothing) => {
-                    if self.io.unlink(&self.directory.segment(id)).is_err() {
+                    if !self.options.read_only && self.io.unlink(&self.directory.segment(id)).is_err() {
                         recovered.events.push(Event::SegmentDead(id));
                         recovered.lingering.push(id);
                     }
                 }
                 Ok(Found::Damaged) | Err(_) => {
                     recovered.quarantined += 1;
-                    if self.directory.quarantine(id).is_err() {
+                    if !self.options.read_only && self.directory.quarantine(id).is_err() {
                         recovered.events.push(Event::SegmentDead(id));
                         recovered.lingering.push(id);
                     }
@@ -386,7 +415,8 @@ impl Opening {
 
     fn segment(&self, id: SegmentId, state: &State) -> io::Result<Found> {
         let path = self.directory.segment(id);
-        let file = self.io.open(&path, OpenMode::Write)?;
+        let mode = if self.options.read_only { OpenMode::Read } else { OpenMode::Write };
+        let file = self.io.open(&path, mode)?;
         let file_bytes = file.file_len()?;
         if file_bytes < segment::HEADER_BYTES as u64 {
             return Ok(if file_bytes == 0 { Found::Nothing } else { Found::Damaged });
@@ -421,6 +451,9 @@ impl Opening {
         let mut footer = Footer::new(header.base_seq);
         entries.iter().for_each(|entry| footer.push(entry));
         let trailer = footer.trailer(header.salt);
+        if self.options.read_only {
+            return Ok(Found::Live(finished(bytes, end, Err(trailer.max_seq), file_bytes)));
+        }
         if self.outlives_power() {
             // To believe a trailer is to believe what it lists.
             file.sync()?;

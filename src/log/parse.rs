@@ -244,5 +244,6 @@ fn options() -> LogOptions {
         value_codec: 0,
         schema_version: 0,
         on_mismatch: OnMismatch::Refuse,
+        read_only: false,
     }
 }

@@ -182,6 +182,14 @@ impl StateFile {
         Ok(begun)
     }
 
+    /// The file as it was found, with the newer of its slots; nothing is to be written to it.
+    pub(crate) fn found(directory: &Arc<Directory>, state: State) -> Result<StateFile, Error> {
+        let path = directory.state();
+        let file = directory.io.open(&path, OpenMode::Read);
+        let file = file.map_err(|error| failed("opening", &path, error))?;
+        Ok(StateFile { directory: Arc::clone(directory), file, state })
+    }
+
     /// Writes `state` as the next generation. In a run that outlives the machine it is durable then: a
     /// second slot in doubt beside the first would leave no two that follow one another.
     pub(crate) fn put(&mut self, state: State) -> io::Result<()> {

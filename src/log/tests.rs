@@ -23,6 +23,7 @@ fn options(dir: &Path) -> LogOptions {
         value_codec: 1,
         schema_version: 1,
         on_mismatch: OnMismatch::ColdStart,
+        read_only: false,
     }
 }
 

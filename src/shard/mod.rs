@@ -138,6 +138,8 @@ struct State<K, V> {
 pub(crate) enum DiskState {
     /// There is none: what leaves RAM is forgotten.
     Absent,
+    /// It is only read: what leaves RAM without a copy is forgotten.
+    ReadOnly,
     /// It refused the last write: what leaves RAM is forgotten, and counted as that.
     Failing,
     /// It takes what leaves RAM.

@@ -266,10 +266,12 @@ impl<'g, K: Eq + Held, V: Held> Shard<'g, K, V> {
         if self.has_expired(resident) {
             return Fate::Expired;
         }
-        if self.state.disk == DiskState::Failing {
-            return Fate::Failed;
-        }
-        let wrapped = self.state.disk == DiskState::Wrapped;
+        let wrapped = match self.state.disk {
+            DiskState::Failing => return Fate::Failed,
+            DiskState::Absent | DiskState::ReadOnly => return Fate::Refused,
+            DiskState::Filling => false,
+            DiskState::Wrapped => true,
+        };
         if !self.state.gate.admits(meta, wrapped) {
             return Fate::Refused;
         }
