@@ -76,14 +76,20 @@ impl<K: Key, V: Value> Cache<K, V> {
         Q: KeyBytes + ?Sized,
     {
         match self.find_in_ram(hash, key, guard) {
-            Some(Resident { entry, times }) => {
-                entry.meta.hit();
-                self.tiers.expiry.touch(times);
+            Some(found) => {
                 self.tiers.look_ups.add_hits(1);
-                Some(read(&entry.value))
+                Some(read(self.touch(found)))
             }
             None => self.get_beyond_ram(hash, key, read, guard),
         }
+    }
+
+    /// Notes a hit on an entry in RAM.
+    #[inline]
+    fn touch<'g>(&self, Resident { entry, times }: Resident<'g, K, V>) -> &'g V {
+        entry.meta.hit();
+        self.tiers.expiry.touch(times);
+        &entry.value
     }
 
     /// The values stored under several keys, each as by [`get`](Cache::get), in the order of the keys.
@@ -129,13 +135,23 @@ impl<K: Key, V: Value> Cache<K, V> {
         for &hash in hashes.iter().flatten() {
             self.tiers.stripe(hash).hot.prefetch_bucket(hash, guard);
         }
-        for &hash in hashes.iter().flatten() {
-            self.tiers.stripe(hash).hot.prefetch_entry(hash, guard);
+        let candidates =
+            hashes.map(|hash| hash.and_then(|hash| self.tiers.stripe(hash).hot.candidate(hash, guard)));
+        let mut hits = 0;
+        for ((key, hash), candidate) in batch.iter().zip(hashes).zip(candidates) {
+            let Some(key) = key else { break };
+            values.push(hash.and_then(|hash| {
+                let found = candidate.and_then(|candidate| candidate.resident(hash, *key));
+                match found.filter(|found| !self.tiers.expiry.has_expired(found.times)) {
+                    Some(found) => {
+                        hits += 1;
+                        Some(self.touch(found).clone())
+                    }
+                    None => self.get_hashed(hash, *key, V::clone, guard),
+                }
+            }));
         }
-        for (key, hash) in batch.iter().zip(hashes) {
-            let Some(key) = key else { return };
-            values.push(hash.and_then(|hash| self.get_hashed(hash, *key, V::clone, guard)));
-        }
+        self.tiers.look_ups.add_hits(hits);
     }
 
     /// As [`get`](Cache::get), but leaves no trace: it is no hit in the eyes of the policy or the stats, and
@@ -245,13 +261,11 @@ impl<K: Key, V: Value> Cache<K, V> {
         for _ in 0..MOVES_MAX {
             let mut shard = self.tiers.shard(hash, guard);
             let (location, comes_back) = match shard.find(hash, key) {
-                Found::Hot(Resident { entry, times }) => {
+                Found::Hot(found) => {
                     // It came, or was overwritten, since the look-up without the lock.
                     drop(shard);
                     self.tiers.look_ups.add_hits(1);
-                    entry.meta.hit();
-                    self.tiers.expiry.touch(times);
-                    return Some(read(&entry.value));
+                    return Some(read(self.touch(found)));
                 }
                 Found::Cold(location) => (location, shard.note_disk_hit(hash)),
                 Found::Nothing => break,

@@ -147,17 +147,8 @@ impl<K, V> Hot<K, V> {
         K: Borrow<Q>,
         Q: Eq + ?Sized,
     {
-        for slot in self.probe(hash, guard) {
-            // SAFETY: the number was read, under `guard`, from a lane of a table that was published
-            // under it: the slot was filled before (its Release store, our Acquire load), and is
-            // emptied only by a function that waits for `guard` (invariant 3, point 2 above). The
-            // reference lives no longer than `guard` and `self`.
-            let entry = unsafe { self.slab.get(slot) };
-            if entry.meta.hash == hash && entry.key.borrow() == key {
-                return Some(Resident { entry, times: self.times_of(slot, entry) });
-            }
-        }
-        None
+        let mut candidates = self.probe(hash, guard).map(|slot| Candidate { hot: self, slot });
+        candidates.find_map(|candidate| candidate.resident(hash, key))
     }
 
     /// Has the bucket where a look-up of this hash starts brought near.
@@ -166,12 +157,12 @@ impl<K, V> Hot<K, V> {
         self.table(guard).prefetch(hash);
     }
 
-    /// Has the first entry that may have this hash brought near, at the cost of a look at its bucket.
+    /// The first entry that may have this hash, which is brought near, at the cost of a look at its bucket.
     #[inline]
-    pub(crate) fn prefetch_entry(&self, hash: KeyHash, guard: &Guard) {
-        if let Some(slot) = self.probe(hash, guard).next() {
-            self.slab.prefetch(slot);
-        }
+    pub(crate) fn candidate<'g>(&'g self, hash: KeyHash, guard: &'g Guard) -> Option<Candidate<'g, K, V>> {
+        let slot = self.probe(hash, guard).next()?;
+        self.slab.prefetch(slot);
+        Some(Candidate { hot: self, slot })
     }
 
     /// The times of an entry that was just found in `slot`; the entry's borrow says for how long.
@@ -237,6 +228,32 @@ impl<K, V> Hot<K, V> {
         // deferred later than `guard` was pinned and waits for it; if it had been before, pinning
         // came after that deferral and the load would not have returned it.
         unsafe { &*table }
+    }
+}
+
+/// A slot that was read under an epoch guard from a lane of a table that was published under it. It lives no
+/// longer than that guard, and what it answers is as of the probe.
+pub(crate) struct Candidate<'g, K, V> {
+    hot: &'g Hot<K, V>,
+    slot: SlotId,
+}
+
+impl<'g, K, V> Candidate<'g, K, V> {
+    /// The entry, if it is this key's.
+    #[inline]
+    pub(crate) fn resident<Q>(self, hash: KeyHash, key: &Q) -> Option<Resident<'g, K, V>>
+    where
+        K: Borrow<Q>,
+        Q: Eq + ?Sized,
+    {
+        let Candidate { hot, slot } = self;
+        // SAFETY: the number was read, under a guard that lives for `'g`, from a lane of a table that was
+        // published under it: the slot was filled before (its Release store, our Acquire load), and is
+        // emptied only by a function that waits for the guard (invariant 3, point 2 above). The
+        // reference lives no longer than the guard and `hot`.
+        let entry = unsafe { hot.slab.get(slot) };
+        let is_its = entry.meta.hash == hash && entry.key.borrow() == key;
+        is_its.then(|| Resident { entry, times: hot.times_of(slot, entry) })
     }
 }
 
