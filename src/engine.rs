@@ -218,6 +218,7 @@ fn tiers<K: Key, V: Value>(
         disk_filter: options.disk_filter.clone(),
         counts_entries: !limits.plan.in_bytes,
         snapshot: Mutex::new(None),
+        loading: Mutex::new(()),
         recovery: Recovery::default(),
         budget,
         expiry,
@@ -230,7 +231,7 @@ impl<K: Key, V: Value> Tiers<K, V> {
         match source {
             Source::Snapshot(reader) => {
                 let found = reader.len();
-                self.snapshot = Mutex::new(Some(reader));
+                self.snapshot = Mutex::new(Some(Arc::new(reader)));
                 return found;
             }
             Source::Entries => {

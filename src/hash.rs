@@ -27,6 +27,13 @@ impl KeyHash {
         // Two shifts, since a shift by 64 (one stripe) would be an overflow.
         ((self.0 >> 1) >> (63 - stripe_bits)) as usize
     }
+
+    /// By this the hashes of a stripe are ordered, in its index and in the snapshot: with the halves swapped,
+    /// since the top bits are equal in all of them.
+    #[inline]
+    pub(crate) fn order(self) -> u64 {
+        self.0.rotate_left(32)
+    }
 }
 
 /// A map by key hashes, which are not hashed again.

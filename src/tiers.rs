@@ -17,7 +17,7 @@ use crate::{
     origin::Origin,
     shard::{
         Loan, Shard, Stripe,
-        cold::Filling,
+        cold::{Filling, Packed},
         entry::{Arrival, Entry, Meta},
         expiry::Expiry,
         hot::drop_quietly,
@@ -55,9 +55,10 @@ pub(crate) struct Tiers<K, V> {
     pub(crate) disk_filter: Option<DiskFilter<K, V>>,
     /// Weights are 1: the budget counts entries.
     pub(crate) counts_entries: bool,
-    /// What a clean close left, until every stripe has loaded its part. Guards loading itself: a
-    /// stripe is loaded under it, once. Taken before the stripe's lock, never under it.
-    pub(crate) snapshot: Mutex<Option<SnapshotReader>>,
+    /// What a clean close left, until every stripe has loaded its part. Guards just that.
+    pub(crate) snapshot: Mutex<Option<Arc<SnapshotReader>>>,
+    /// Held while a stripe is loaded, which happens once. Taken before the stripe's lock, never under it.
+    pub(crate) loading: Mutex<()>,
     pub(crate) recovery: Recovery,
 }
 
@@ -131,11 +132,11 @@ impl<K: Key, V: Value> Tiers<K, V> {
     /// Reads a stripe's part of the snapshot, or where that is damaged, of the footers.
     #[cold]
     fn load(&self, stripe: usize, guard: &Guard) {
-        let snapshot = self.snapshot.lock();
+        let _loading = self.loading.lock();
         if self.stripes[stripe].is_loaded() {
             return;
         }
-        let (Some(log), Some(reader)) = (&self.log, &*snapshot) else {
+        let (Some(log), Some(reader)) = (&self.log, self.snapshot.lock().clone()) else {
             unreachable!("a stripe without a snapshot is loaded at open")
         };
         let mut index = Filling::new(reader.len_of(stripe, self.stripe_bits));
@@ -144,6 +145,25 @@ impl<K: Key, V: Value> Tiers<K, V> {
             Err(_) => self.recover(log, stripe..stripe + 1),
         }
         self.stripes[stripe].set_loaded();
+    }
+
+    /// Where the snapshot has a hash whose stripe is not loaded yet, as long as the maintenance thread is about
+    /// to load it. The stripe has not changed since, or it would be loaded: what was completed before this
+    /// was called is not missed.
+    #[inline]
+    pub(crate) fn find_unloaded(&self, hash: KeyHash) -> Option<Location> {
+        if self.stripe(hash).is_loaded() { None } else { self.find_in_snapshot(hash) }
+    }
+
+    #[cold]
+    fn find_in_snapshot(&self, hash: KeyHash) -> Option<Location> {
+        if !self.takes_writes() {
+            // Nobody loads what is not loaded here.
+            return None;
+        }
+        let reader = self.snapshot.lock().clone()?;
+        let packed = Packed::from_bits(reader.find(hash).ok()??)?;
+        Some(packed.location())
     }
 
     /// Loads all stripes from the footers. Nothing else touches them before they are loaded.
@@ -331,13 +351,13 @@ impl<K: Key, V: Value> Tiers<K, V> {
     /// directory as it is.
     pub(crate) fn close(&self) {
         // Under the lock, so that no look-up loads a stripe that was closed unread.
-        let mut snapshot = self.snapshot.lock();
+        let loading = self.loading.lock();
         for stripe in &self.stripes {
             stripe.lock(&epoch::pin()).close();
             stripe.set_loaded();
         }
-        *snapshot = None;
-        drop(snapshot);
+        drop(loading);
+        *self.snapshot.lock() = None;
         self.log.iter().for_each(|log| log.abandon());
     }
 

@@ -5,8 +5,8 @@ mod common;
 
 use std::{sync::atomic::AtomicU64, thread, time::Duration};
 
-use common::{Random, TempDir, cases, figure, from_env, oracle::Oracle, tiny, witness::Witness};
-use embercache::{Builder, Stats, WriteBehind};
+use common::{Random, TempDir, cases, fault_disk, figure, from_env, oracle::Oracle, tiny, witness::Witness};
+use embercache::{Builder, Stats, WriteBehind, testing::Operation};
 
 const FEW_KEYS: u64 = 64;
 /// So many that most of the disk is alive when it is reclaimed.
@@ -39,6 +39,21 @@ fn eight_threads_writing_behind() {
 fn eight_threads_and_reclaim() {
     let stats = run(MANY_KEYS, 800_000, |dir| tiny(&dir.cache()));
     assert!(stats.iter().any(|stats| stats.reinsertions > 0), "nothing was reinserted");
+}
+
+/// Most of each life passes while the snapshot of the one before is still being loaded.
+#[test]
+fn eight_threads_and_a_slow_start() {
+    run(FEW_KEYS, 20_000, |dir| {
+        let disk = fault_disk();
+        disk.watch(|moment| {
+            let is_loading = moment.operation == Operation::Read && moment.file == "index.snap";
+            if is_loading && thread::current().name() == Some("embercache") {
+                thread::sleep(Duration::from_millis(5));
+            }
+        });
+        tiny(&dir.cache()).stripes(16).io(disk)
+    });
 }
 
 /// What each life ended with.

@@ -97,20 +97,23 @@ pub fn snapshot(bytes: &mut [u8], mend: Mend) {
         return;
     }
     let id = u64_at(bytes, 24);
-    let blocks = 1_usize.checked_shl(u32_at(bytes, 12)).unwrap_or(0).min((bytes.len() - 64) / 24);
+    let blocks = (u32_at(bytes, 40) as usize).min((bytes.len() - 64) / 24);
+    let list = bytes.len() - 24 * blocks;
     if mend.bodies() {
+        let mut start = 64;
         for index in 0..blocks {
-            let entry = 64 + 24 * index;
-            let start = usize::try_from(u64_at(bytes, entry)).unwrap_or(usize::MAX);
-            let end = start.saturating_add(u32_at(bytes, entry + 8) as usize * 15);
-            if let Some(block) = bytes.get(start..end) {
+            let entry = list + 24 * index;
+            let end = start + u32_at(bytes, entry + 16) as usize * 15;
+            if let Some(block) = bytes[..list].get(start..end) {
                 let sum = check(block, id ^ index as u64);
-                put_u64(bytes, entry + 16, sum);
+                put_u64(bytes, entry + 8, sum);
             }
+            start = end;
         }
     }
     if mend.lists() {
-        let sum = check(&bytes[64..64 + 24 * blocks], id);
+        bytes[40..44].copy_from_slice(&(blocks as u32).to_le_bytes());
+        let sum = check(&bytes[list..], id);
         put_u64(bytes, 32, sum);
     }
     if mend.header() {

@@ -258,6 +258,10 @@ impl<K: Key, V: Value> Cache<K, V> {
         K: Borrow<Q>,
         Q: KeyBytes + ?Sized,
     {
+        if let Some(copy) = self.read_unloaded(hash, key, guard) {
+            self.tiers.look_ups.add_disk_hit();
+            return Some(read(&copy.value));
+        }
         for _ in 0..MOVES_MAX {
             let mut shard = self.tiers.shard(hash, guard);
             let (location, comes_back) = match shard.find(hash, key) {
@@ -289,6 +293,20 @@ impl<K: Key, V: Value> Cache<K, V> {
         }
         self.tiers.look_ups.add_miss();
         None
+    }
+
+    /// Soon after an open: the copy of a key whose stripe is not loaded yet, and need not be for a value that
+    /// stays where it is.
+    #[inline]
+    fn read_unloaded<Q>(&self, hash: KeyHash, key: &Q, guard: &Guard) -> Option<DiskCopy<V>>
+    where
+        Q: KeyBytes + ?Sized,
+    {
+        let location = self.tiers.find_unloaded(hash)?;
+        match self.tiers.read_copy(hash, key, location, guard) {
+            ReadCopy::Value(copy) if !self.tiers.is_aged_by_hits(&copy) => Some(copy),
+            _ => None,
+        }
     }
 
     /// Brings a disk hit back into RAM, unless what it would push out has no way out.

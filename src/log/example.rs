@@ -113,13 +113,13 @@ fn journal() {
 fn snapshot() {
     let packed = Location::new(id(7), 64).to_bits() | 3 << Location::BITS;
     let slot = snapshot::encode_slot(hash(), packed);
-    let mut blocks = [0; snapshot::BLOCK_ENTRY_BYTES];
-    put(&mut blocks, 0, 88_u64.to_le_bytes());
-    put(&mut blocks, 8, 1_u32.to_le_bytes());
-    put(&mut blocks, 16, check(&slot, SNAPSHOT_ID).to_le_bytes());
-    let blocks_check = check(&blocks, SNAPSHOT_ID);
-    let header = SnapshotHeader { stripe_bits: 0, epoch: EPOCH, id: SNAPSHOT_ID, blocks_check };
-    let bytes = [&header.encode()[..], &blocks, &slot].concat();
+    let mut list = [0; snapshot::BLOCK_ENTRY_BYTES];
+    put(&mut list, 0, hash().0.to_le_bytes());
+    put(&mut list, 8, check(&slot, SNAPSHOT_ID).to_le_bytes());
+    put(&mut list, 16, 1_u32.to_le_bytes());
+    let blocks_check = check(&list, SNAPSHOT_ID);
+    let header = SnapshotHeader { stripe_bits: 0, epoch: EPOCH, id: SNAPSHOT_ID, blocks_check, blocks: 1 };
+    let bytes = [&header.encode()[..], &slot, &list].concat();
     assert_documented("snapshot", &bytes);
 
     let dir = tempfile::tempdir().unwrap();
@@ -129,7 +129,9 @@ fn snapshot() {
     let reader = snapshot::SnapshotReader::open(&directory, EPOCH, SNAPSHOT_ID).unwrap();
     let mut slots = Vec::new();
     reader.read(0, 0, |hash, packed| slots.push((hash, packed))).unwrap();
-    assert_eq!(slots, [(hash(), 7 << 24 | 8 | 3 << 54)]);
+    let bits = 7 << 24 | 8 | 3 << 54;
+    assert_eq!(slots, [(hash(), bits)]);
+    assert_eq!(reader.find(hash()), Ok(Some(bits)));
 }
 
 #[test]

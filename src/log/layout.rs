@@ -1,7 +1,7 @@
 //! What every format here has in common: versions, magics, and little-endian numbers, at fixed
 //! places or of as many bytes as they need. The layouts themselves are told in docs/format.md and nowhere else.
 
-use xxhash_rust::xxh3::{Xxh3, xxh3_64_with_seed};
+use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 /// STATE's version stands for the whole directory: raised when an older release must not touch it.
 pub(crate) const STATE_VERSION: u16 = 1;
@@ -19,23 +19,6 @@ pub(crate) const SNAPSHOT_MAGIC: [u8; 8] = *b"EMBINDEX";
 /// The check of `bytes`: xxh3 under a seed that ties them to their place.
 pub(crate) fn check(bytes: &[u8], seed: u64) -> u64 {
     xxh3_64_with_seed(bytes, seed)
-}
-
-/// [`check`] of bytes that come piece by piece.
-pub(crate) struct Check(Xxh3);
-
-impl Check {
-    pub(crate) fn new(seed: u64) -> Check {
-        Check(Xxh3::with_seed(seed))
-    }
-
-    pub(crate) fn update(&mut self, piece: &[u8]) {
-        self.0.update(piece);
-    }
-
-    pub(crate) fn finish(&self) -> u64 {
-        self.0.digest()
-    }
 }
 
 /// Puts the check of all bytes before the last eight into the last eight.

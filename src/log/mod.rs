@@ -522,9 +522,9 @@ pub(crate) struct SnapshotWriter<'a> {
 }
 
 impl SnapshotWriter<'_> {
-    /// Appends the next stripe's slots.
-    pub(crate) fn block(&mut self, slots: &[(KeyHash, u64)]) -> Result<(), Error> {
-        let written = self.file.block(slots).map_err(|error| self.log.snapshot_failed(error))?;
+    /// Appends the next stripe's slots, in the [order](KeyHash::order) of their hashes.
+    pub(crate) fn stripe(&mut self, slots: &[(KeyHash, u64)]) -> Result<(), Error> {
+        let written = self.file.stripe(slots).map_err(|error| self.log.snapshot_failed(error))?;
         self.log.counters.snapshot_bytes.fetch_add(written as u64, Relaxed);
         Ok(())
     }

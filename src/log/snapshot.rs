@@ -1,13 +1,11 @@
-//! `index.snap`: the cold index as it was at a clean close, one block a stripe, so that a stripe
-//! can be read when it is first touched.
+//! `index.snap`: the cold index as it was at a clean close, stripe by stripe, so that a stripe can be read
+//! when it is first touched; in blocks, so that one hash can be looked up before that.
 
 use std::{io, ops::Range, sync::Arc};
 
 use super::{
     directory::Directory,
-    layout::{
-        Check, SNAPSHOT_MAGIC, SNAPSHOT_VERSION, check, is_checked, put, put_check, u16_at, u32_at, u64_at,
-    },
+    layout::{SNAPSHOT_MAGIC, SNAPSHOT_VERSION, check, is_checked, put, put_check, u16_at, u32_at, u64_at},
 };
 use crate::{
     hash::KeyHash,
@@ -18,8 +16,9 @@ pub(crate) const HEADER_BYTES: usize = 64;
 pub(crate) const BLOCK_ENTRY_BYTES: usize = 24;
 /// The hash, and 56 bits: what the index keeps for it.
 const SLOT_BYTES: usize = 15;
-/// Slots are read by so many bytes, which stay near the processor until they are in the index.
-const PIECE_BYTES: usize = 4096 * SLOT_BYTES;
+/// Slots of a block at the most: so few that one look-up can read a block, and that its bytes stay near the
+/// processor until they are in the index.
+const BLOCK_SLOTS: usize = 2048;
 /// More stripes than anybody needs; bounds what a header can make us allocate.
 const STRIPE_BITS_MAX: u32 = 20;
 
@@ -30,8 +29,10 @@ pub(crate) struct SnapshotHeader {
     pub(crate) epoch: u64,
     /// Random; STATE names it at a clean close, so an older snapshot is never taken for this one.
     pub(crate) id: u64,
-    /// Of the encoded directory of blocks.
+    /// Of the encoded list of blocks.
     pub(crate) blocks_check: u64,
+    /// How many blocks the list has.
+    pub(crate) blocks: u32,
 }
 
 impl SnapshotHeader {
@@ -43,6 +44,7 @@ impl SnapshotHeader {
         put(&mut bytes, 16, self.epoch.to_le_bytes());
         put(&mut bytes, 24, self.id.to_le_bytes());
         put(&mut bytes, 32, self.blocks_check.to_le_bytes());
+        put(&mut bytes, 40, self.blocks.to_le_bytes());
         put_check(&mut bytes, 0);
         bytes
     }
@@ -57,29 +59,47 @@ impl SnapshotHeader {
             epoch: u64_at(bytes, 16),
             id: u64_at(bytes, 24),
             blocks_check: u64_at(bytes, 32),
+            blocks: u32_at(bytes, 40),
         })
     }
 }
 
-/// Where one stripe's slots lie.
+/// Some slots of one stripe, one behind the other in the order of their hashes.
 #[derive(Clone, Copy, Debug)]
 struct Block {
-    offset: u64,
-    count: u32,
+    /// The hash of its first slot.
+    first: KeyHash,
     check: u64,
+    count: u32,
+    stripe: u32,
 }
 
 impl Block {
     fn encode(&self) -> [u8; BLOCK_ENTRY_BYTES] {
         let mut bytes = [0; BLOCK_ENTRY_BYTES];
-        put(&mut bytes, 0, self.offset.to_le_bytes());
-        put(&mut bytes, 8, self.count.to_le_bytes());
-        put(&mut bytes, 16, self.check.to_le_bytes());
+        put(&mut bytes, 0, self.first.0.to_le_bytes());
+        put(&mut bytes, 8, self.check.to_le_bytes());
+        put(&mut bytes, 16, self.count.to_le_bytes());
+        put(&mut bytes, 20, self.stripe.to_le_bytes());
         bytes
     }
 
     fn decode(bytes: &[u8]) -> Block {
-        Block { offset: u64_at(bytes, 0), count: u32_at(bytes, 8), check: u64_at(bytes, 16) }
+        Block {
+            first: KeyHash(u64_at(bytes, 0)),
+            check: u64_at(bytes, 8),
+            count: u32_at(bytes, 16),
+            stripe: u32_at(bytes, 20),
+        }
+    }
+
+    /// What the list is ordered by.
+    fn place(&self) -> (u32, u64) {
+        (self.stripe, self.first.order())
+    }
+
+    fn len(&self) -> usize {
+        self.count as usize * SLOT_BYTES
     }
 }
 
@@ -99,13 +119,14 @@ fn decode_slot(bytes: &[u8]) -> (KeyHash, u64) {
     (KeyHash(u64_at(bytes, 0)), u64_at(bytes, 7) >> 8)
 }
 
-/// Writes a snapshot block by block; it takes the old one's place when it is whole.
+/// Writes a snapshot stripe by stripe; it takes the old one's place when it is whole.
 #[derive(Debug)]
 pub(crate) struct SnapshotFile {
     directory: Arc<Directory>,
     file: Arc<dyn IoFile>,
     header: SnapshotHeader,
     blocks: Vec<Block>,
+    stripes: u32,
     end: u64,
 }
 
@@ -126,22 +147,32 @@ impl SnapshotFile {
         Ok(SnapshotFile {
             directory: Arc::clone(directory),
             file,
-            header: SnapshotHeader { stripe_bits, epoch, id, blocks_check: 0 },
-            blocks: Vec::with_capacity(1 << stripe_bits),
-            end: (HEADER_BYTES + (BLOCK_ENTRY_BYTES << stripe_bits)) as u64,
+            header: SnapshotHeader { stripe_bits, epoch, id, blocks_check: 0, blocks: 0 },
+            blocks: Vec::new(),
+            stripes: 0,
+            end: HEADER_BYTES as u64,
         })
     }
 
-    /// Appends the next stripe's slots. Returns the bytes written.
-    pub(crate) fn block(&mut self, slots: &[(KeyHash, u64)]) -> io::Result<usize> {
+    /// Appends the next stripe's slots, which are in the [order](KeyHash::order) of their hashes. Returns the
+    /// bytes written.
+    pub(crate) fn stripe(&mut self, slots: &[(KeyHash, u64)]) -> io::Result<usize> {
+        debug_assert!(slots.is_sorted_by_key(|(hash, _)| hash.order()));
         let mut bytes = Vec::with_capacity(slots.len() * SLOT_BYTES);
-        for &(hash, packed) in slots {
-            bytes.extend_from_slice(&encode_slot(hash, packed));
+        for block in slots.chunks(BLOCK_SLOTS) {
+            let start = bytes.len();
+            for &(hash, packed) in block {
+                bytes.extend_from_slice(&encode_slot(hash, packed));
+            }
+            self.blocks.push(Block {
+                first: block[0].0,
+                check: check(&bytes[start..], self.header.id ^ self.blocks.len() as u64),
+                count: block.len() as u32,
+                stripe: self.stripes,
+            });
         }
         self.file.write_all_at(&bytes, self.end)?;
-        let check = check(&bytes, self.header.id ^ self.blocks.len() as u64);
-        let count = u32::try_from(slots.len()).map_err(io::Error::other)?;
-        self.blocks.push(Block { offset: self.end, count, check });
+        self.stripes += 1;
         self.end += bytes.len() as u64;
         Ok(bytes.len())
     }
@@ -150,28 +181,30 @@ impl SnapshotFile {
     ///
     /// # Panics
     ///
-    /// If there were more or fewer blocks than stripes.
+    /// If there were more or fewer stripes than were announced.
     pub(crate) fn finish(mut self) -> io::Result<(u64, usize)> {
-        assert_eq!(self.blocks.len(), 1 << self.header.stripe_bits, "one block a stripe");
-        let blocks: Vec<u8> = self.blocks.iter().flat_map(Block::encode).collect();
-        self.header.blocks_check = check(&blocks, self.header.id);
-        let head = [&self.header.encode()[..], &blocks].concat();
-        self.file.write_all_at(&head, 0)?;
+        assert_eq!(self.stripes, 1 << self.header.stripe_bits, "all stripes, and each once");
+        let list: Vec<u8> = self.blocks.iter().flat_map(Block::encode).collect();
+        self.header.blocks = u32::try_from(self.blocks.len()).map_err(io::Error::other)?;
+        self.header.blocks_check = check(&list, self.header.id);
+        self.file.write_all_at(&list, self.end)?;
+        self.file.write_all_at(&self.header.encode(), 0)?;
         self.file.sync()?;
         let Directory { io, path, .. } = &*self.directory;
         io.rename(&self.directory.snapshot_temporary(), &self.directory.snapshot())?;
         io.sync_dir(path)?;
-        Ok((self.header.id, head.len()))
+        Ok((self.header.id, HEADER_BYTES + list.len()))
     }
 }
 
-/// The snapshot of the last clean close, read stripe by stripe.
+/// The snapshot of the last clean close.
 #[derive(Debug)]
 pub(crate) struct SnapshotReader {
     file: Arc<dyn IoFile>,
-    file_bytes: u64,
     header: SnapshotHeader,
     blocks: Vec<Block>,
+    /// Where each block begins.
+    offsets: Vec<u64>,
 }
 
 /// A block is not what was written: the stripe must be recovered from the segments.
@@ -189,19 +222,30 @@ impl SnapshotReader {
         if header.epoch != epoch || header.id != id {
             return None;
         }
-        let blocks_bytes = BLOCK_ENTRY_BYTES << header.stripe_bits;
-        if (HEADER_BYTES + blocks_bytes) as u64 > file_bytes {
+        let list_bytes = header.blocks as usize * BLOCK_ENTRY_BYTES;
+        let list_at = file_bytes.checked_sub(list_bytes as u64)?;
+        if list_at < HEADER_BYTES as u64 {
             return None;
         }
-        let mut bytes = vec![0; blocks_bytes];
-        file.read_exact_at(&mut bytes, HEADER_BYTES as u64).ok()?;
-        if check(&bytes, id) != header.blocks_check {
+        let mut list = vec![0; list_bytes];
+        file.read_exact_at(&mut list, list_at).ok()?;
+        if check(&list, id) != header.blocks_check {
             return None;
         }
-        let blocks = bytes.chunks_exact(BLOCK_ENTRY_BYTES).map(Block::decode).collect();
-        let reader = SnapshotReader { file, file_bytes, header, blocks };
-        // Blocks that overlap could ask for more memory than the file has bytes.
-        (reader.len().saturating_mul(SLOT_BYTES as u64) <= file_bytes).then_some(reader)
+        let blocks: Vec<Block> = list.chunks_exact(BLOCK_ENTRY_BYTES).map(Block::decode).collect();
+        // Whoever wrote something else knew the checks; it is not searched, and not much is read at once.
+        let is_ours = blocks.is_sorted_by_key(Block::place)
+            && blocks.iter().all(|block| (1..=BLOCK_SLOTS as u32).contains(&block.count));
+        if !is_ours {
+            return None;
+        }
+        let mut end = HEADER_BYTES as u64;
+        let mut offsets = Vec::with_capacity(blocks.len());
+        for block in &blocks {
+            offsets.push(end);
+            end += block.len() as u64;
+        }
+        (end == list_at).then_some(SnapshotReader { file, header, blocks, offsets })
     }
 
     /// The slots in all blocks.
@@ -218,20 +262,31 @@ impl SnapshotReader {
         stripe_bits: u32,
         mut found: impl FnMut(KeyHash, u64),
     ) -> Result<(), Damaged> {
+        let mut bytes = Vec::new();
         for index in self.blocks_of(stripe, stripe_bits) {
-            self.read_block(index, |hash, packed| {
-                if hash.stripe(stripe_bits) == stripe {
-                    found(hash, packed);
-                }
-            })?;
+            self.read_block(index, &mut bytes)?;
+            let slots = bytes.chunks_exact(SLOT_BYTES).map(decode_slot);
+            for (hash, packed) in slots.filter(|(hash, _)| hash.stripe(stripe_bits) == stripe) {
+                found(hash, packed);
+            }
         }
         Ok(())
     }
 
+    /// What one hash has, for the price of one block.
+    pub(crate) fn find(&self, hash: KeyHash) -> Result<Option<u64>, Damaged> {
+        let place = (hash.stripe(self.header.stripe_bits) as u32, hash.order());
+        let behind = self.blocks.partition_point(|block| block.place() <= place);
+        let Some(index) = behind.checked_sub(1) else { return Ok(None) };
+        let mut bytes = Vec::new();
+        self.read_block(index, &mut bytes)?;
+        let mut slots = bytes.chunks_exact(SLOT_BYTES).map(decode_slot);
+        Ok(slots.find(|(found, _)| *found == hash).map(|(_, packed)| packed))
+    }
+
     /// A stripe has so many slots at the most.
     pub(crate) fn len_of(&self, stripe: usize, stripe_bits: u32) -> usize {
-        let blocks = self.blocks_of(stripe, stripe_bits).filter_map(|index| self.blocks.get(index));
-        blocks.map(|block| block.count as usize).sum()
+        self.blocks[self.blocks_of(stripe, stripe_bits)].iter().map(|block| block.count as usize).sum()
     }
 
     fn blocks_of(&self, stripe: usize, stripe_bits: u32) -> Range<usize> {
@@ -240,38 +295,72 @@ impl SnapshotReader {
             Some(finer) => (stripe << finer, 1 << finer),
             None => (stripe >> (stripe_bits - theirs), 1),
         };
-        first..first + count
+        let begin = |stripe| self.blocks.partition_point(|block| (block.stripe as usize) < stripe);
+        begin(first)..begin(first + count)
     }
 
-    fn read_block(&self, index: usize, mut found: impl FnMut(KeyHash, u64)) -> Result<(), Damaged> {
-        let block = self.blocks.get(index).ok_or(Damaged)?;
-        let len = u64::from(block.count) * SLOT_BYTES as u64;
-        let end = block.offset.checked_add(len).filter(|&end| end <= self.file_bytes).ok_or(Damaged)?;
-        let mut check = Check::new(self.header.id ^ index as u64);
-        let mut piece = vec![0; PIECE_BYTES.min(len as usize)];
-        let mut at = block.offset;
-        while at < end {
-            piece.truncate((end - at) as usize);
-            self.file.read_exact_at(&mut piece, at).map_err(|_| Damaged)?;
-            check.update(&piece);
-            for (hash, packed) in piece.chunks_exact(SLOT_BYTES).map(decode_slot) {
-                found(hash, packed);
-            }
-            at += piece.len() as u64;
-        }
-        if check.finish() == block.check { Ok(()) } else { Err(Damaged) }
+    /// A block's bytes, checked.
+    fn read_block(&self, index: usize, bytes: &mut Vec<u8>) -> Result<(), Damaged> {
+        let block = &self.blocks[index];
+        bytes.resize(block.len(), 0);
+        self.file.read_exact_at(bytes, self.offsets[index]).map_err(|_| Damaged)?;
+        if check(bytes, self.header.id ^ index as u64) == block.check { Ok(()) } else { Err(Damaged) }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::io::memory::MemoryDisk;
 
     #[test]
     fn slots_keep_every_bit_of_both() {
         for (hash, packed) in [(0, (1 << 56) - 1), (u64::MAX, 0), (1 << 63 | 2, 1 << 55 | 4)] {
             assert_eq!(decode_slot(&encode_slot(KeyHash(hash), packed)), (KeyHash(hash), packed));
         }
+    }
+
+    /// Stripes of several blocks, of one and of none.
+    #[test]
+    fn one_hash_is_found_in_its_block() {
+        const STRIPE_BITS: u32 = 2;
+        let directory = Directory::enter(Arc::new(MemoryDisk::new()), "/cache".into()).unwrap();
+        let directory = Arc::new(directory);
+        let counts = [3 * BLOCK_SLOTS as u64 + 1, 0, 5, BLOCK_SLOTS as u64];
+        let slots = |stripe: u64| {
+            let hash =
+                move |number: u64| KeyHash(stripe << 62 | number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 2);
+            let mut slots: Vec<_> = (0..counts[stripe as usize]).map(|n| (hash(n), n)).collect();
+            slots.sort_unstable_by_key(|(hash, _)| hash.order());
+            slots
+        };
+        let mut file = SnapshotFile::create(&directory, 1, STRIPE_BITS).unwrap();
+        (0..4).for_each(|stripe| _ = file.stripe(&slots(stripe)).unwrap());
+        let (id, _) = file.finish().unwrap();
+
+        let reader = SnapshotReader::open(&directory, 1, id).unwrap();
+        let stripes_of_blocks: Vec<u32> = reader.blocks.iter().map(|block| block.stripe).collect();
+        assert_eq!(stripes_of_blocks, [0, 0, 0, 0, 2, 3]);
+        assert_eq!(reader.len(), counts.iter().sum());
+        for (hash, packed) in (0..4).flat_map(slots) {
+            assert_eq!(reader.find(hash), Ok(Some(packed)));
+            assert_eq!(reader.find(KeyHash(hash.0 ^ 1 << 20)), Ok(None));
+        }
+        for absent in [3, 1 << 62, u64::MAX] {
+            assert_eq!(reader.find(KeyHash(absent)), Ok(None));
+        }
+
+        // Damage in the second block is seen by whoever reads that.
+        let snapshot = directory.io.open(&directory.snapshot(), OpenMode::Write).unwrap();
+        let at = reader.offsets[1] + 77;
+        let mut byte = [0];
+        snapshot.read_exact_at(&mut byte, at).unwrap();
+        snapshot.write_all_at(&[byte[0] ^ 1], at).unwrap();
+        let of_stripe = slots(0);
+        let found: Vec<_> = of_stripe.iter().map(|&(hash, _)| reader.find(hash).is_err()).collect();
+        assert!(found.iter().zip(0..).all(|(&is_damaged, n)| is_damaged == (n / BLOCK_SLOTS == 1)));
+        assert_eq!(reader.read(0, STRIPE_BITS, |_, _| {}), Err(Damaged));
+        assert_eq!(reader.read(3, STRIPE_BITS, |_, _| {}), Ok(()));
     }
 
     #[test]

@@ -149,8 +149,9 @@ impl Bench {
         let mut writer = self.log().snapshot(STRIPE_BITS).unwrap();
         for stripe in 0..1 << STRIPE_BITS {
             let of_stripe = |slot: &&(KeyHash, u64)| slot.0.stripe(STRIPE_BITS) == stripe;
-            let block: Vec<_> = slots.iter().filter(of_stripe).copied().collect();
-            writer.block(&block).unwrap();
+            let mut slots: Vec<_> = slots.iter().filter(of_stripe).copied().collect();
+            slots.sort_unstable_by_key(|(hash, _)| hash.order());
+            writer.stripe(&slots).unwrap();
         }
         writer.finish().unwrap();
         self.log().close().unwrap();
@@ -677,7 +678,7 @@ fn an_event_after_the_snapshot_takes_it_back() {
     let at = bench.put("key", "value");
     bench.appender().seal().unwrap();
     let mut writer = bench.log().snapshot(0).unwrap();
-    writer.block(&[(bench.hash("key"), at.to_bits())]).unwrap();
+    writer.stripe(&[(bench.hash("key"), at.to_bits())]).unwrap();
     writer.finish().unwrap();
     bench.invalidate("key");
     bench.log().close().unwrap();

@@ -221,13 +221,13 @@ impl<K: Key, V: Value> Maintenance<K, V> {
 
     fn save_index(&self) -> Result<(), Error> {
         let mut snapshot = self.log().snapshot(self.tiers.stripe_bits)?;
-        let mut block = Vec::new();
+        let mut slots = Vec::new();
         let mut written = Ok(());
         self.tiers.for_each_shard(|shard| {
-            block.clear();
-            block.extend(shard.index().iter().map(|(hash, packed)| (hash, packed.to_bits())));
+            slots.clear();
+            slots.extend(shard.index().iter().map(|(hash, packed)| (hash, packed.to_bits())));
             if written.is_ok() {
-                written = snapshot.block(&block);
+                written = snapshot.stripe(&slots);
             }
         });
         written?;

@@ -143,7 +143,7 @@ impl Cold {
     /// Has the place where a search for this hash begins brought near.
     #[inline]
     pub(crate) fn prefetch(&self, hash: KeyHash) {
-        let home = home(order_of(hash), self.homes);
+        let home = home(hash.order(), self.homes);
         prefetch(self.slots.as_ptr().wrapping_add(home));
     }
 
@@ -261,7 +261,7 @@ impl Cold {
 
     #[inline]
     fn search(&self, hash: KeyHash) -> Search {
-        let order = order_of(hash);
+        let order = hash.order();
         let mut at = home(order, self.homes);
         while let Some(&slot) = self.slots.get(at) {
             if slot.is_empty() || slot.order > order {
@@ -293,7 +293,7 @@ impl Cold {
             self.slots.push(Slot::EMPTY);
         }
         self.slots.copy_within(at..end, at + 1);
-        self.slots[at] = Slot { order: order_of(hash), packed };
+        self.slots[at] = Slot { order: hash.order(), packed };
         self.len += 1;
     }
 
@@ -355,7 +355,7 @@ impl Filling {
     /// Adds what [`Packed::to_bits`] has made, and nothing if it has not made that.
     pub(crate) fn add(&mut self, hash: KeyHash, bits: u64) {
         let Some(packed) = Packed::from_bits(bits) else { return };
-        let order = order_of(hash);
+        let order = hash.order();
         let in_order = self.last.is_some_and(|last| order > last);
         if in_order && !is_crowded(self.cold.len + 1, self.cold.homes) {
             self.last = Some(order);
@@ -381,10 +381,6 @@ impl fmt::Debug for Cold {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Cold {{ len: {}, homes: {}, .. }}", self.len, self.homes)
     }
-}
-
-fn order_of(hash: KeyHash) -> u64 {
-    hash.0.rotate_left(32)
 }
 
 fn hash_of(order: u64) -> KeyHash {
@@ -566,7 +562,7 @@ mod tests {
         let steps = (0..10_000).map(|_| {
             let hash = in_stripe(&mut random);
             let Search::Absent(at) = cold.search(hash) else { panic!("drawn twice") };
-            at - home(order_of(hash), cold.homes)
+            at - home(hash.order(), cold.homes)
         });
         let mean = steps.sum::<usize>() as f64 / 10_000.0;
         assert!(mean < 5.0, "{mean} slots passed by a search for an absent key");
@@ -583,7 +579,7 @@ mod tests {
         let homes = copy.homes;
         for (hash, entry) in cold.iter() {
             let Search::Absent(at) = copy.search(hash) else { panic!("named twice") };
-            assert!(at - home(order_of(hash), homes) < 200, "a run of {at}");
+            assert!(at - home(hash.order(), homes) < 200, "a run of {at}");
             copy.insert_packed(hash, entry);
         }
         copy.check();

@@ -1,0 +1,92 @@
+//! The first moments after an open, while what a close left is still being loaded behind the look-ups.
+
+mod common;
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
+    thread,
+    time::Duration,
+};
+
+use common::{TempDir, fault_disk, roomy, value::value, wait_until};
+use embercache::{
+    WriteBehind,
+    testing::{FaultDisk, Operation, Side},
+};
+
+const KEYS: u64 = 2_000;
+
+/// Holds the thread that loads the snapshot until it is let go, or nobody comes to do so.
+struct Gate {
+    disk: Arc<FaultDisk>,
+    is_open: Arc<AtomicBool>,
+    is_reached: Arc<AtomicBool>,
+}
+
+impl Gate {
+    fn new() -> Gate {
+        let gate = Gate { disk: fault_disk(), is_open: Arc::default(), is_reached: Arc::default() };
+        let (is_open, is_reached) = (Arc::clone(&gate.is_open), Arc::clone(&gate.is_reached));
+        gate.disk.watch(move |moment| {
+            let is_loading = moment.operation == Operation::Read
+                && moment.side == Side::Before
+                && moment.file == "index.snap"
+                && thread::current().name() == Some("embercache");
+            let mut patience = 0..10_000;
+            while is_loading && !is_open.load(SeqCst) && patience.next().is_some() {
+                is_reached.store(true, SeqCst);
+                thread::sleep(Duration::from_millis(1));
+            }
+        });
+        gate
+    }
+
+    fn open(&self) {
+        self.is_open.store(true, SeqCst);
+    }
+}
+
+#[test]
+fn look_ups_do_not_wait_for_the_whole_snapshot() {
+    let dir = TempDir::new();
+    let builder = || roomy(&dir.cache()).write_behind(WriteBehind::Never);
+    let cache = builder().open().unwrap();
+    (0..KEYS).for_each(|key| cache.insert(key, value(key, 1, 200)).unwrap());
+    cache.close().unwrap();
+
+    let gate = Gate::new();
+    let cache = builder().io(gate.disk.clone()).open().unwrap();
+    wait_until("the loading has begun", Duration::from_secs(20), || gate.is_reached.load(SeqCst));
+    for key in 0..KEYS {
+        assert_eq!(cache.get(&key), Some(value(key, 1, 200)), "key {key}");
+    }
+    assert_eq!(cache.get_many(&[3, 5]), [Some(value(3, 1, 200)), Some(value(5, 1, 200))]);
+
+    // A change waits, and until it is done the old value is the last one that was acknowledged.
+    let change = {
+        let cache = cache.clone();
+        thread::spawn(move || {
+            cache.insert(7, value(7, 2, 200)).unwrap();
+            cache.remove(&8).unwrap();
+        })
+    };
+    thread::sleep(Duration::from_millis(50));
+    assert!(!change.is_finished(), "the stripes are loaded already");
+    assert_eq!(cache.get(&7), Some(value(7, 1, 200)));
+    gate.open();
+    change.join().unwrap();
+    assert_eq!(cache.get(&7), Some(value(7, 2, 200)));
+    assert_eq!(cache.get(&8), None);
+    assert_eq!(cache.len(), KEYS - 1);
+    cache.check();
+    cache.close().unwrap();
+
+    let cache = builder().open().unwrap();
+    for key in 0..KEYS {
+        let last = if key == 7 { 2 } else { 1 };
+        assert_eq!(cache.get(&key), (key != 8).then(|| value(key, last, 200)), "key {key}");
+    }
+}
