@@ -1,0 +1,134 @@
+//! Line 58: what a restart takes, in time and in memory at its height.
+//!
+//! `EMBERCACHE_SOAK` (a factor) makes the log larger.
+
+mod common;
+
+use std::{
+    alloc::{GlobalAlloc, Layout, System},
+    fs,
+    path::Path,
+    sync::atomic::{AtomicUsize, Ordering::Relaxed},
+    time::{Duration, Instant},
+};
+
+use common::{TempDir, cases, figure};
+use embercache::{Admission, Cache, GIB, MIB, Start};
+
+/// Beside the index, whatever its size: stripes, the write buffer, a segment's list of records for each thread.
+const REST_BYTES: usize = 8 << 20;
+
+/// The system's allocator, with a count of what is allocated, and of the most that was.
+struct Counting;
+
+static ALLOCATED: AtomicUsize = AtomicUsize::new(0);
+static MOST: AtomicUsize = AtomicUsize::new(0);
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+impl Counting {
+    /// Relaxed: sums, read when the other threads have nothing to do.
+    fn add(bytes: usize) {
+        MOST.fetch_max(ALLOCATED.fetch_add(bytes, Relaxed) + bytes, Relaxed);
+    }
+}
+
+// SAFETY: every call is passed on to the system's allocator as it is.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        Counting::add(layout.size());
+        // SAFETY: as the caller has promised.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        Counting::add(layout.size());
+        // SAFETY: as the caller has promised.
+        unsafe { System.alloc_zeroed(layout) }
+    }
+
+    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
+        ALLOCATED.fetch_sub(layout.size(), Relaxed);
+        // SAFETY: as the caller has promised.
+        unsafe { System.dealloc(at, layout) }
+    }
+
+    unsafe fn realloc(&self, at: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        Counting::add(size);
+        ALLOCATED.fetch_sub(layout.size(), Relaxed);
+        // SAFETY: as the caller has promised.
+        unsafe { System.realloc(at, layout, size) }
+    }
+}
+
+#[test]
+fn a_restart_is_quick_and_small() {
+    let entries = cases(200_000);
+    let dir = TempDir::new();
+    let open = |dir: &Path| -> Cache<u64, Vec<u8>> {
+        let cache = Cache::builder(dir).ram(256 * MIB).disk(entries / 1_000 * MIB / 2 + GIB);
+        cache.admission(Admission::All).open().unwrap()
+    };
+    let value = |key: u64| key.to_le_bytes().repeat(4);
+    let cache = open(&dir.cache());
+    (0..entries).for_each(|key| cache.insert(key, value(key)).unwrap());
+    cache.flush().unwrap();
+    let killed = dir.outer().join("killed");
+    hard_copy(&dir.cache(), &killed);
+    cache.close().unwrap();
+    drop(cache);
+
+    // A copy is another directory, so the original's last state is put back in its place.
+    for (how, start, limit) in [
+        ("closed", Start::Clean, Duration::from_secs(1)),
+        ("killed", Start::Recovered, Duration::from_millis(1_500)),
+    ] {
+        if how == "killed" {
+            put_back(&killed, &dir.cache());
+        }
+        let before = ALLOCATED.load(Relaxed);
+        MOST.store(before, Relaxed);
+        let begun = Instant::now();
+        let cache = open(&dir.cache());
+        assert_eq!(cache.get(&(entries / 2)), Some(value(entries / 2)));
+        let first = begun.elapsed();
+        assert_eq!(cache.len(), entries);
+        let all = begun.elapsed();
+        let (most, stats) = (MOST.load(Relaxed) - before, cache.stats());
+        assert_eq!(stats.recovery.start, start);
+        let index = stats.index_bytes as usize;
+        figure(
+            58,
+            &format!(
+                "{entries} entries, {how}: {first:.1?} to the first value, {all:.1?} until all are known; at most \
+                 {:.2} x the index",
+                most as f64 / index as f64
+            ),
+        );
+        let limit = limit * (entries / 1_000_000 + 1) as u32;
+        assert!(all <= limit, "{all:?} of {limit:?}");
+        assert!(most <= index * 13 / 10 + REST_BYTES, "{most} bytes for an index of {index}");
+    }
+}
+
+fn hard_copy(from: &Path, to: &Path) {
+    fs::create_dir(to).unwrap();
+    for file in fs::read_dir(from).unwrap() {
+        let file = file.unwrap();
+        fs::copy(file.path(), to.join(file.file_name())).unwrap();
+    }
+}
+
+/// As the directory was when it was copied; LOCK stays the one that STATE names.
+fn put_back(copy: &Path, dir: &Path) {
+    for file in fs::read_dir(dir).unwrap().map(|file| file.unwrap()).filter(|file| file.file_name() != "LOCK")
+    {
+        fs::remove_file(file.path()).unwrap();
+    }
+    for file in
+        fs::read_dir(copy).unwrap().map(|file| file.unwrap()).filter(|file| file.file_name() != "LOCK")
+    {
+        fs::rename(file.path(), dir.join(file.file_name())).unwrap();
+    }
+}
