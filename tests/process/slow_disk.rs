@@ -2,15 +2,13 @@
 //!
 //! `EMBERCACHE_SOAK` (a factor) makes it more.
 
-mod common;
-
 use std::{
     sync::Arc,
     thread,
     time::{Duration, Instant},
 };
 
-use common::{
+use crate::common::{
     TestCache, cases, figure,
     value::{value, version},
     wait_until,
@@ -28,6 +26,7 @@ const KEYS: u64 = 20_000;
 
 #[test]
 fn inserts_do_not_wait_for_a_slow_disk() {
+    let _alone = crate::alone();
     let mut p99 = [Duration::MAX; 2];
     let (mut all_shed, mut most_queued) = (0, 0);
     // By turns, and the best of each: what else the machine does is not what is measured.

@@ -1,8 +1,6 @@
 //! Keys that an enemy has chosen: so that they meet in one place of a table, or share all 64 bits of their
 //! hash. Neither needs more than algebra, once the seed is known; that is why it is random.
 
-mod common;
-
 use std::{
     collections::HashMap,
     path::Path,
@@ -10,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use common::{
+use crate::common::{
     Random, cases, figure, from_env,
     value::{value, version},
 };
