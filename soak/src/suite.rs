@@ -160,6 +160,17 @@ fn executions(output: &str) -> String {
 mod tests {
     use super::*;
 
+    /// A filter that names no module would run nothing, and pass.
+    #[test]
+    fn every_suite_is_where_it_is_looked_for() {
+        let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests");
+        for suite in SUITES {
+            let Kind::Test { target } = suite.kind else { continue };
+            let dir = if target == suite.name { "" } else { target };
+            assert!(tests.join(dir).join(suite.name).with_extension("rs").exists(), "{}", suite.name);
+        }
+    }
+
     #[test]
     fn figures_are_found_among_other_output() {
         let output = "running 2 tests\nline 15: 7 flips, 0 wrong\nline x: no\ntest a ... ok\n  line 9: b: c";
