@@ -499,7 +499,7 @@ fn read_many_segments(role: &Role, mode: ReadMode) {
 fn a_small_control_group() {
     let Some(group) = Group::of_memory(96 << 20) else { return };
     let dir = TempDir::new();
-    let Some(child) = group.start("small memory", &dir.cache(), 0) else { return };
+    let Some(child) = group.start("child", "small memory", &dir.cache(), 0) else { return };
     let reports = child.reports().expect("it was killed, or failed");
     let anonymous_bytes = reports.iter().map(|report| report.key).max().unwrap();
     figure(55, &format!("a log of 256 MiB in 96 MiB: not killed, {} MiB of its own", anonymous_bytes >> 20));

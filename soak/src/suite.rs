@@ -16,16 +16,17 @@ pub struct Suite {
 }
 
 enum Kind {
-    /// One of the crate's own test targets, which multiplies its cases by `EMBERCACHE_SOAK`.
-    Test,
+    /// A module of one of the crate's own test targets, or all of a target that is named as the suite is.
+    /// Multiplies its cases by `EMBERCACHE_SOAK`.
+    Test { target: &'static str },
     /// The same of the package in `fuse/`, whose file systems only root may mount.
     Served,
     /// A fuzz target, for [`FUZZ_SECONDS`] times the factor, and the line that its figures are for.
     Fuzz(u32),
 }
 
-const fn test(name: &'static str, what: &'static str) -> Suite {
-    Suite { name, what, kind: Kind::Test }
+const fn test(target: &'static str, name: &'static str, what: &'static str) -> Suite {
+    Suite { name, what, kind: Kind::Test { target } }
 }
 
 const fn served(name: &'static str, what: &'static str) -> Suite {
@@ -40,24 +41,26 @@ const FUZZ_SECONDS: u64 = 20;
 const SERVED: &str = "fuse/Cargo.toml";
 
 pub const SUITES: &[Suite] = &[
-    test("kill", "SIGKILL at random moments"),
-    test("points", "SIGKILL at named operations of the disk"),
-    test("invalidations", "removes and overwrites right after their acknowledgement"),
-    test("no_stale", "eight threads and an oracle"),
-    test("model", "random operations beside a model"),
-    test("every_moment", "a stop at every operation of the disk"),
-    test("power_loss", "what a loss of power may leave"),
-    test("faults", "the nth operation of the disk fails"),
-    test("corruption", "damaged, cut and forged files"),
-    test("machine", "real faults: full and failing file systems, limits, other processes"),
-    test("growth", "memory, descriptors and maps over a long time"),
+    test("crash", "kill", "SIGKILL at random moments"),
+    test("crash", "points", "SIGKILL at named operations of the disk"),
+    test("crash", "invalidations", "removes and overwrites right after their acknowledgement"),
+    test("truth", "no_stale", "eight threads and an oracle"),
+    test("truth", "model", "random operations beside a model"),
+    test("crash", "every_moment", "a stop at every operation of the disk"),
+    test("crash", "power_loss", "what a loss of power may leave"),
+    test("disk", "faults", "the nth operation of the disk fails"),
+    test("disk", "corruption", "damaged, cut and forged files"),
+    test("machine", "machine", "real faults: full and failing file systems, limits, other processes"),
+    test("disk", "read_only", "directories opened for reading only"),
+    test("process", "restart", "a restart's time, and its memory at its height"),
+    test("process", "growth", "memory, descriptors and maps over a long time"),
     served("images", "what a loss of power may leave of an ext4"),
     served("direct_io", "a file system that cannot map"),
-    test("footprint", "the log's size while segments come and go"),
-    test("slow_disk", "a disk of 5 MB a second"),
-    test("collisions", "keys that an enemy has chosen"),
-    test("limits", "the edges of sizes, times and numbers"),
-    test("user_code", "user code that panics"),
+    test("disk", "footprint", "the log's size while segments come and go"),
+    test("process", "slow_disk", "a disk of 5 MB a second"),
+    test("caller", "collisions", "keys that an enemy has chosen"),
+    test("caller", "limits", "the edges of sizes, times and numbers"),
+    test("caller", "user_code", "user code that panics"),
     fuzz("segment", 39, "segments as the parser meets them"),
     fuzz("metadata", 40, "STATE, snapshot and journal as the parsers meet them"),
     fuzz("codec", 44, "bytes that no codec wrote"),
@@ -79,7 +82,7 @@ impl Suite {
     /// Builds it, so that the run's time is the run's.
     pub fn build(&self) -> Result<()> {
         let mut command = match self.kind {
-            Kind::Test => cargo(&["test", "--release", "--no-run", "--test", self.name]),
+            Kind::Test { target } => cargo(&["test", "--release", "--no-run", "--test", target]),
             Kind::Served => {
                 cargo(&["test", "--release", "--manifest-path", SERVED, "--no-run", "--test", self.name])
             }
@@ -92,7 +95,13 @@ impl Suite {
 
     pub fn run(&'static self, factor: u64) -> Result<Outcome> {
         let mut command = match self.kind {
-            Kind::Test => cargo(&["test", "--release", "--test", self.name, "--", "--nocapture"]),
+            Kind::Test { target } => {
+                let mut command = cargo(&["test", "--release", "--test", target, "--", "--nocapture"]);
+                if target != self.name {
+                    command.arg(format!("{}::", self.name));
+                }
+                command
+            }
             Kind::Served => {
                 let test = ["test", "--release", "--manifest-path", SERVED, "--test", self.name];
                 cargo(&[&test[..], &["--", "--nocapture"]].concat())
@@ -113,7 +122,7 @@ impl Suite {
             passed: run.status.success(),
             took: begun.elapsed(),
             figures: match self.kind {
-                Kind::Test | Kind::Served => figures(&output),
+                Kind::Test { .. } | Kind::Served => figures(&output),
                 Kind::Fuzz(line) => vec![(line, executions(&output))],
             },
             output,
@@ -152,6 +161,17 @@ fn executions(output: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A filter that names no module would run nothing, and pass.
+    #[test]
+    fn every_suite_is_where_it_is_looked_for() {
+        let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests");
+        for suite in SUITES {
+            let Kind::Test { target } = suite.kind else { continue };
+            let dir = if target == suite.name { "" } else { target };
+            assert!(tests.join(dir).join(suite.name).with_extension("rs").exists(), "{}", suite.name);
+        }
+    }
 
     #[test]
     fn figures_are_found_among_other_output() {

@@ -165,7 +165,7 @@ pub(crate) struct Spawned {
 }
 
 impl Spawned {
-    /// Starts this test binary again, as `role`, with the test named `entry` as its way in.
+    /// Starts this test binary again, as `role`, with the test at the path `entry` as its way in.
     pub(crate) fn start(entry: &str, role: &str, dir: &Path, seed: u64) -> Spawned {
         Spawned::start_under(&[], entry, role, dir, seed).expect("a test can start itself again")
     }
@@ -182,6 +182,8 @@ impl Spawned {
         let (from_child, to_parent) = io::pipe().unwrap();
         let own = env::current_exe().unwrap();
         let own = own.to_str().expect("cargo names its targets in ASCII");
+        // The harness names its tests without the crate that they are in.
+        let entry = entry.split_once("::").map_or(entry, |(_, test)| test);
         let line: Vec<&str> = program.iter().copied().chain([own]).collect();
         let process = Command::new(line[0])
             .args(&line[1..])

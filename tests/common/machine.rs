@@ -13,13 +13,13 @@ use std::{
 
 use super::{TempDir, child::Spawned, skip};
 
-/// Starts a child under a program, or says that there is none.
+/// Starts a child under a program, or says that there is none. Its way in is the target's test `child`.
 pub(crate) fn start_under(program: &[&str], role: &str, dir: &Path) -> Option<Spawned> {
-    start_seeded(program, role, dir, 0)
+    start_at(program, "child", role, dir, 0)
 }
 
-fn start_seeded(program: &[&str], role: &str, dir: &Path, seed: u64) -> Option<Spawned> {
-    match Spawned::start_under(program, "child", role, dir, seed) {
+fn start_at(program: &[&str], entry: &str, role: &str, dir: &Path, seed: u64) -> Option<Spawned> {
+    match Spawned::start_under(program, entry, role, dir, seed) {
         Ok(child) => Some(child),
         Err(error) => {
             skip(role, &format!("{}: {error}", program[0]));
@@ -137,9 +137,9 @@ impl Group {
     }
 
     /// Starts a child in it, or says why not.
-    pub(crate) fn start(&self, role: &str, dir: &Path, seed: u64) -> Option<Spawned> {
+    pub(crate) fn start(&self, entry: &str, role: &str, dir: &Path, seed: u64) -> Option<Spawned> {
         let enter = format!("echo $$ > {}/cgroup.procs; exec \"$0\" \"$@\"", self.0.display());
-        start_seeded(&["sh", "-c", &enter], role, dir, seed)
+        start_at(&["sh", "-c", &enter], entry, role, dir, seed)
     }
 }
 

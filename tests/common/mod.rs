@@ -1,7 +1,7 @@
 //! What the behaviour tests share: checkable values, the oracle that tells a stale read from a
 //! good one, operations as plain data, and child processes that are killed.
 
-#![allow(dead_code, reason = "each test crate uses a part of this")]
+#![allow(dead_code, reason = "each test target uses a part of this")]
 
 pub(crate) mod child;
 pub(crate) mod history;

@@ -1,8 +1,6 @@
 //! Keys that an enemy has chosen: so that they meet in one place of a table, or share all 64 bits of their
 //! hash. Neither needs more than algebra, once the seed is known; that is why it is random.
 
-mod common;
-
 use std::{
     collections::HashMap,
     path::Path,
@@ -10,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use common::{
+use crate::common::{
     Random, cases, figure, from_env,
     value::{value, version},
 };
@@ -49,9 +47,12 @@ fn a_flood_of_keys_that_collide_under_seed_0() {
         }
         cache
     });
-    // By turns, and the best of each: what else the machine does is not what is measured.
+    // By turns, and the best of each: what else the machine does is not what is measured. Where it does much,
+    // it takes more turns to see past it.
     let mut p99 = [Duration::MAX; 2];
-    for _ in 0..cases(5) {
+    let mut rounds = 0;
+    while rounds < cases(5) || p99[0] > 2 * p99[1] && rounds < cases(20) {
+        rounds += 1;
         for ((cache, keys), p99) in caches.iter().zip([&flood, &others]).zip(&mut p99) {
             *p99 = (*p99).min(p99_of_look_ups(cache, keys));
         }

@@ -3,8 +3,6 @@
 //!
 //! The points are named in [`POINTS`]. `EMBERCACHE_SOAK` (a factor) makes it more than one kill at each.
 
-mod common;
-
 use std::{
     path::Path,
     sync::{
@@ -15,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use common::{
+use crate::common::{
     Random, TempDir, cases, child,
     child::{Kind, Report, Role, Spawned},
     figure, from_env,
@@ -130,6 +128,9 @@ const OPERATIONS: u64 = 120;
 /// A machine that does something else as well reaches each of them long before.
 const LIMIT: Duration = Duration::from_secs(60);
 
+/// Where the test below is.
+const CHILD: &str = concat!(module_path!(), "::child");
+
 /// The way into a child process; in a normal run it does nothing.
 #[test]
 fn child() {
@@ -216,7 +217,7 @@ impl Past {
     fn end(&mut self, regime: Regime, number: u64, nth: u64) {
         self.lives += 1;
         let seed = self.lives << 32 | nth << 8 | number;
-        let child = Spawned::start("child", regime.name(), &self.dir.cache(), seed);
+        let child = Spawned::start(CHILD, regime.name(), &self.dir.cache(), seed);
         let reports = child.reports_at_own_end(LIMIT);
         let is_there = |report: &Report| report.kind == Kind::AtPoint && report.key == number;
         assert!(reports.iter().any(is_there), "it died elsewhere than at {:?}", POINTS[number as usize]);

@@ -1,8 +1,6 @@
 //! What a durability that outlives the machine asks of the disk: as few syncs as there can be, and none
 //! a second time after an error.
 
-mod common;
-
 use std::{
     io::ErrorKind,
     path::{Path, PathBuf},
@@ -11,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use common::{TempDir, contents, roomy, value::value, wait_until};
+use crate::common::{TempDir, contents, roomy, value::value, wait_until};
 use embercache::{
     Durability, Error, KIB, Start, WriteBehind,
     testing::{FaultDisk, Operation},

@@ -1,5 +1,4 @@
-//! What the stats say was written is what the kernel was given. Alone in its process, since the
-//! kernel counts by process.
+//! What the stats say was written is what the kernel was given, which counts by process.
 
 use std::fs;
 
@@ -16,6 +15,7 @@ fn written() -> u64 {
 #[test]
 #[cfg_attr(not(target_os = "linux"), ignore = "there is no /proc")]
 fn the_stats_say_what_was_written() {
+    let _alone = crate::alone();
     let dir = tempfile::tempdir().unwrap();
     let before = written();
     let cache: Cache<u64, Vec<u8>> = Cache::builder(dir.path().join("cache"))

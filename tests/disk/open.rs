@@ -1,7 +1,5 @@
 //! What `open` refuses, with which error; and that nothing is changed, lost or deleted by it.
 
-mod common;
-
 use std::{
     fs,
     os::unix::fs::{PermissionsExt, symlink},
@@ -12,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use common::{
+use crate::common::{
     TempDir, TestCache, contents, fault_disk, roomy, tiny,
     value::{value, version},
 };

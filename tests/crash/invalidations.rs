@@ -3,8 +3,6 @@
 //!
 //! `EMBERCACHE_SOAK` (a factor) makes it more.
 
-mod common;
-
 use std::{
     collections::HashMap,
     sync::{
@@ -15,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use common::{
+use crate::common::{
     Random, TempDir, TestCache, cases, child,
     child::{Kind, Role, Spawned, kill_own_process},
     figure, from_env,
@@ -29,6 +27,9 @@ use embercache::{
 };
 
 const LIMIT: Duration = Duration::from_secs(60);
+
+/// Where the test below is.
+const CHILD: &str = concat!(module_path!(), "::child");
 
 /// The way into a child process; in a normal run it does nothing.
 #[test]
@@ -69,7 +70,7 @@ fn kill_after_changes(role: &str, acked: Kind, expected: Option<u64>) -> u64 {
         }
         let dir = TempDir::new();
         let changes = if life % 2 == 0 { 1 } else { 1 + random.below(KEYS_OF_A_LIFE) };
-        let child = Spawned::start("child", role, &dir.cache(), changes);
+        let child = Spawned::start(CHILD, role, &dir.cache(), changes);
         let reports = child.reports_at_own_end(LIMIT);
         let changed: Vec<u64> = reports.iter().filter(|r| r.kind == acked).map(|r| r.key).collect();
         assert_eq!(changed.len() as u64, changes);

@@ -1,8 +1,6 @@
 //! One load a key however many wait, and the rest of what a user counts on: borrowed keys, times to
 //! live, clear and close, the weigher and the budget.
 
-mod common;
-
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
@@ -13,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use common::{
+use crate::common::{
     TempDir, TestCache, roomy,
     value::{value, version},
     wait_until,

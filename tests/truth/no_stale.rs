@@ -1,11 +1,11 @@
 //! No look-up returns a value whose overwrite, remove or clear was acknowledged before it began:
 //! judged per key while eight threads do everything at once to few keys, through many reopens.
 
-mod common;
-
 use std::{sync::atomic::AtomicU64, thread, time::Duration};
 
-use common::{Random, TempDir, cases, fault_disk, figure, from_env, oracle::Oracle, tiny, witness::Witness};
+use crate::common::{
+    Random, TempDir, cases, fault_disk, figure, from_env, oracle::Oracle, tiny, witness::Witness,
+};
 use embercache::{Builder, Stats, WriteBehind, testing::Operation};
 
 const FEW_KEYS: u64 = 64;

@@ -5,8 +5,6 @@
 //! judged from five minutes on: over seconds it is noise. `EMBERCACHE_SOAK` (a factor) makes it longer
 //! than six seconds.
 
-mod common;
-
 use std::{
     fs,
     sync::atomic::{AtomicBool, Ordering::Relaxed},
@@ -14,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use common::{
+use crate::common::{
     Random, TempDir, TestCache, cases, figure, machine,
     value::{self, value},
 };
@@ -35,6 +33,7 @@ struct Held {
 
 #[test]
 fn nothing_grows() {
+    let _alone = crate::alone();
     let dir = TempDir::new();
     let builder = Cache::builder(dir.cache()).ram(4 * MIB).segment_size(256 * KIB).disk(16 * MIB);
     let cache = builder.write_behind(WriteBehind::After(Duration::from_millis(200))).open().unwrap();

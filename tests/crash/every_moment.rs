@@ -1,11 +1,9 @@
 //! One short story at a time, with a kill and losses of power at each of its moments: recovery, close,
 //! clear, reads and writes that fail. All in memory, by a recorder's disk.
 
-mod common;
-
 use std::{collections::BTreeMap, io::ErrorKind, sync::Arc, time::Duration};
 
-use common::{
+use crate::common::{
     Random, TestCache, cases, figure, from_env,
     value::{value, version},
     wait_until,

@@ -4,15 +4,13 @@
 //! sample of what there is to damage; `EMBERCACHE_SOAK` (a factor) makes the sample larger, up to each
 //! byte and bit.
 
-mod common;
-
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
     sync::Arc,
 };
 
-use common::{
+use crate::common::{
     Random, TestCache, cases, figure, from_env,
     value::{self, value},
 };

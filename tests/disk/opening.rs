@@ -1,7 +1,5 @@
 //! The first moments after an open, while what a close left is still being loaded behind the look-ups.
 
-mod common;
-
 use std::{
     sync::{
         Arc,
@@ -11,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use common::{TempDir, fault_disk, roomy, value::value, wait_until};
+use crate::common::{TempDir, fault_disk, roomy, value::value, wait_until};
 use embercache::{
     WriteBehind,
     testing::{FaultDisk, Operation, Side},

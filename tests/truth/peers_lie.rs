@@ -1,7 +1,5 @@
 //! Eleven situations in which caches of this kind were seen to return old values. This one does not.
 
-mod common;
-
 use std::{
     io::ErrorKind,
     path::Path,
@@ -10,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use common::{
+use crate::common::{
     TempDir, TestCache, child,
     child::{Kind, Report, Spawned},
     contents, fault_disk, roomy, tiny,
@@ -22,6 +20,9 @@ use embercache::{Cache, Error, KIB, MIB, WriteBehind};
 const LIMIT: Duration = Duration::from_secs(60);
 /// Larger than a record of a 64 KiB segment may be, and far smaller than the RAM budget.
 const TOO_LARGE_FOR_THE_LOG: usize = 20_000;
+
+/// Where the test below is.
+const CHILD: &str = concat!(module_path!(), "::child");
 
 /// The way into a child process; in a normal run it does nothing.
 #[test]
@@ -132,7 +133,7 @@ fn writes_heal_after_overwrites() {
 #[test]
 fn sigkill_after_overwrites_and_removes() {
     let dir = TempDir::new();
-    let child = Spawned::start("child", "change", &dir.cache(), 0);
+    let child = Spawned::start(CHILD, "change", &dir.cache(), 0);
     child.wait_done(LIMIT);
     let acked = |kind, reports: &[Report]| reports.iter().filter(|report| report.kind == kind).count();
     let reports = child.kill();
@@ -224,7 +225,7 @@ fn reopen_after_reinsertion() {
 #[test]
 fn sigkill_after_reinsertion() {
     let dir = TempDir::new();
-    let child = Spawned::start("child", "reinsert", &dir.cache(), 0);
+    let child = Spawned::start(CHILD, "reinsert", &dir.cache(), 0);
     child.wait_done(LIMIT);
     child.kill();
     for _ in 0..2 {
@@ -412,7 +413,7 @@ fn two_opens_of_one_directory() {
             });
         }
     });
-    assert!(Spawned::start("child", "second open", &dir.cache(), 0).join(), "another process opened it too");
+    assert!(Spawned::start(CHILD, "second open", &dir.cache(), 0).join(), "another process opened it too");
     assert!(contents(&dir.cache()) == before, "a refused open changed the directory");
     (0..1_000).for_each(|key| assert!(assert_is_or_misses(&cache, key, 1), "{key} was lost"));
     cache.close().unwrap();

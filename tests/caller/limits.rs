@@ -1,10 +1,8 @@
 //! Sizes, times and numbers at the edges of what can be: stored exactly, refused, or forgotten.
 
-mod common;
-
 use std::{collections::HashMap, path::Path, sync::Arc, time::Duration};
 
-use common::{
+use crate::common::{
     Random, cases, figure, from_env,
     value::{filling, value, version},
 };

@@ -3,8 +3,6 @@
 //!
 //! `EMBERCACHE_SOAK` (a factor) makes it more.
 
-mod common;
-
 use std::{
     array,
     collections::{HashMap, HashSet},
@@ -17,7 +15,7 @@ use std::{
     time::Duration,
 };
 
-use common::{Random, cases, figure, from_env, wait_until};
+use crate::common::{Random, cases, figure, from_env, wait_until};
 use embercache::{
     Admission, Builder, Cache, Codec, CodecError, CodecId, KIB, MIB, WriteBehind, testing::MemoryDisk,
 };

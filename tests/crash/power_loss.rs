@@ -4,8 +4,6 @@
 //!
 //! `EMBERCACHE_SOAK` multiplies the number of images.
 
-mod common;
-
 use std::{
     sync::{
         Arc,
@@ -15,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use common::{
+use crate::common::{
     Random, TestCache, cases, figure, from_env,
     history::{History, What},
     value::{self, value},

@@ -2,8 +2,6 @@
 //!
 //! `EMBERCACHE_SOAK` (a factor) makes it longer.
 
-mod common;
-
 use std::{
     fs,
     os::unix::fs::MetadataExt,
@@ -13,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use common::{
+use crate::common::{
     Random, TempDir, TestCache, cases, figure, from_env, tiny,
     value::{self, value},
 };

@@ -2,8 +2,6 @@
 //!
 //! `EMBERCACHE_SOAK` (a factor) makes the log larger.
 
-mod common;
-
 use std::{
     alloc::{GlobalAlloc, Layout, System},
     fs,
@@ -12,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use common::{TempDir, cases, figure};
+use crate::common::{TempDir, cases, figure};
 use embercache::{Admission, Cache, GIB, MIB, Start};
 
 /// Beside the index, whatever its size: stripes, the write buffer, a segment's list of records for each thread.
@@ -64,6 +62,7 @@ unsafe impl GlobalAlloc for Counting {
 
 #[test]
 fn a_restart_is_quick_and_small() {
+    let _alone = crate::alone();
     let entries = cases(200_000);
     let dir = TempDir::new();
     let open = |dir: &Path| -> Cache<u64, Vec<u8>> {

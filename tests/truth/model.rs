@@ -1,9 +1,7 @@
 //! The cache against a map: it may forget, it may not lie, through every operation and any
 //! number of reopens.
 
-mod common;
-
-use common::{
+use crate::common::{
     cases,
     model::{Demands, Run, TestDisk},
     ops::Op,

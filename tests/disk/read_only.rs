@@ -1,11 +1,9 @@
 //! Directories that are opened for reading only: what is served, what is refused, and that nothing in them
 //! changes.
 
-mod common;
-
 use std::{collections::BTreeMap, fs, os::unix::fs::DirBuilderExt, path::Path, sync::Arc, time::Duration};
 
-use common::{TempDir, TestCache, cases, contents, roomy, tiny, value::value};
+use crate::common::{TempDir, TestCache, cases, contents, roomy, tiny, value::value};
 use embercache::{
     Builder, Durability, Error, KIB, MIB, OnMismatch, ReadMode, Start, WriteBehind, testing::MemoryDisk,
 };

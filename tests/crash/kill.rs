@@ -6,8 +6,6 @@
 //! run out of memory, abort in the middle of a write, or lose the thread that writes.
 //! `EMBERCACHE_SOAK` (a factor) makes it more than the 200 kills of the short run.
 
-mod common;
-
 use std::{
     path::Path,
     process,
@@ -16,7 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use common::{
+use crate::common::{
     Random, TempDir, TestCache, cases, child,
     child::{Kind, Report, Reporter, Role, Spawned},
     fault_disk, figure, from_env,
@@ -39,6 +37,9 @@ const SIGABRT: i32 = 6;
 const SIGKILL: i32 = 9;
 /// What a sweep, a busy machine and the write itself may take beyond `write_behind`.
 const WRITE_BEHIND_SLACK: Duration = Duration::from_millis(200);
+
+/// Where the test below is.
+const CHILD: &str = concat!(module_path!(), "::child");
 
 /// The way into a child process; in a normal run it does nothing.
 #[test]
@@ -110,7 +111,7 @@ fn the_hot_set_survives() {
     let mut owed = 0;
     for life in 0..kills {
         let dir = TempDir::new();
-        let child = Spawned::start("child", "hot", &dir.cache(), life);
+        let child = Spawned::start(CHILD, "hot", &dir.cache(), life);
         thread::sleep(Duration::from_millis(200 + random.below(400)));
         let reports = child.kill();
         let cache = hot_regime(&dir.cache()).open().unwrap();
@@ -125,7 +126,7 @@ fn the_hot_set_survives() {
 fn out_of_memory() {
     let Some(group) = Group::of_memory(64 << 20) else { return };
     ends_by(13, "ends by the kernel, for want of memory", cases(10), |dir, life| {
-        let (signal, reports) = group.start("hungry", &dir.cache(), life)?.died(LIFE_MAX);
+        let (signal, reports) = group.start(CHILD, "hungry", &dir.cache(), life)?.died(LIFE_MAX);
         assert_eq!(signal, Some(SIGKILL));
         Some(reports)
     });
@@ -135,7 +136,7 @@ fn out_of_memory() {
 #[test]
 fn an_abort_in_the_thread_that_writes() {
     ends_by(13, "aborts in the middle of a write", cases(10), |dir, life| {
-        let (signal, reports) = Spawned::start("child", "aborting", &dir.cache(), life).died(LIFE_MAX);
+        let (signal, reports) = Spawned::start(CHILD, "aborting", &dir.cache(), life).died(LIFE_MAX);
         assert_eq!(signal, Some(SIGABRT));
         Some(reports)
     });
@@ -146,7 +147,7 @@ fn an_abort_in_the_thread_that_writes() {
 fn a_panic_in_the_thread_that_writes() {
     let mut slowest_ms = 0;
     ends_by(13, "panics in the middle of a write", cases(10), |dir, life| {
-        let child = Spawned::start("child", "panicking", &dir.cache(), life);
+        let child = Spawned::start(CHILD, "panicking", &dir.cache(), life);
         child.wait_done(LIFE_MAX);
         let mut reports = child.kill();
         reports.retain(|report| {
@@ -219,7 +220,7 @@ fn hot_regime(dir: &Path) -> Builder<u64, Vec<u8>> {
 }
 
 fn one_life(role: &str, dir: &TempDir, random: &mut Random, life: u64) -> Vec<Report> {
-    let child = Spawned::start("child", role, &dir.cache(), life);
+    let child = Spawned::start(CHILD, role, &dir.cache(), life);
     thread::sleep(Duration::from_millis(random.below(300)));
     child.kill()
 }
@@ -324,7 +325,7 @@ fn check_hot_set(cache: &TestCache, reports: &[Report]) -> u64 {
 fn a_child_starts_quickly() {
     let dir = TempDir::new();
     let start = Instant::now();
-    let child = Spawned::start("child", "tiny", &dir.cache(), 0);
+    let child = Spawned::start(CHILD, "tiny", &dir.cache(), 0);
     while start.elapsed() < Duration::from_secs(5) {
         thread::sleep(Duration::from_millis(250));
         if dir.cache().exists() {

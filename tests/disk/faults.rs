@@ -3,8 +3,6 @@
 //!
 //! `EMBERCACHE_SOAK` multiplies the number of runs, up to every n to 200.
 
-mod common;
-
 use std::{
     sync::{
         atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
@@ -14,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use common::{
+use crate::common::{
     Random, cases, figure, from_env,
     model::{Demands, Run, TestDisk},
     ops::Op,
