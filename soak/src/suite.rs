@@ -60,7 +60,7 @@ pub const SUITES: &[Suite] = &[
     test("process", "slow_disk", "a disk of 5 MB a second"),
     test("caller", "collisions", "keys that an enemy has chosen"),
     test("caller", "limits", "the edges of sizes, times and numbers"),
-    test("caller", "user_code", "user code that panics"),
+    test("process", "user_code", "user code that panics"),
     fuzz("segment", 39, "segments as the parser meets them"),
     fuzz("metadata", 40, "STATE, snapshot and journal as the parsers meet them"),
     fuzz("codec", 44, "bytes that no codec wrote"),

@@ -8,4 +8,3 @@ mod get_many;
 mod limits;
 mod reentrance;
 mod single_flight;
-mod user_code;

@@ -6,6 +6,7 @@ mod common;
 mod growth;
 mod restart;
 mod slow_disk;
+mod user_code;
 mod write_amplification;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -148,6 +148,7 @@ impl Codec for Value {
 /// Line 57.
 #[test]
 fn panics_of_user_code() {
+    let _alone = crate::alone();
     let default = panic::take_hook();
     panic::set_hook(Box::new(move |info| {
         if info.payload().downcast_ref::<&str>() != Some(&OURS) {
