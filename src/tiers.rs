@@ -231,6 +231,10 @@ impl<K: Key, V: Value> Tiers<K, V> {
                 self.forget_unreadable(log, hash, location, guard);
                 return ReadCopy::Nothing;
             }
+            Ok(Read::NotNow(error)) => {
+                tracing::debug!(%error, ?location, "a record cannot be read now");
+                return ReadCopy::Nothing;
+            }
             Ok(Read::Failed(error)) => {
                 tracing::debug!(%error, ?location, "a record could not be read");
                 self.forget_unreadable(log, hash, location, guard);

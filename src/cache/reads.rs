@@ -259,8 +259,11 @@ impl<K: Key, V: Value> Cache<K, V> {
         Q: KeyBytes + ?Sized,
     {
         if let Some(copy) = self.read_unloaded(hash, key, guard) {
+            let result = read(&copy.value);
             self.tiers.look_ups.add_disk_hit();
-            return Some(read(&copy.value));
+            // As below.
+            drop(copy);
+            return Some(result);
         }
         for _ in 0..MOVES_MAX {
             let mut shard = self.tiers.shard(hash, guard);

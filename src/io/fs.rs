@@ -11,6 +11,7 @@ use std::{
 
 use rustix::{
     fs::OFlags,
+    io::Errno,
     process::{Resource, geteuid, getrlimit},
     time::{ClockId, clock_gettime},
 };
@@ -202,11 +203,16 @@ pub(crate) fn open_files_max() -> usize {
     (limit / 4).clamp(1, MANY) as usize
 }
 
+/// Whether a file could not be opened for want of descriptors, of the process or the system.
+pub(crate) fn is_shortage(error: &io::Error) -> bool {
+    matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE))
+}
+
 #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd", target_vendor = "apple"))]
 fn reserve(file: &File, len: u64) -> io::Result<()> {
     use rustix::{
         fs::{FallocateFlags, fallocate},
-        io::{Errno, retry_on_intr},
+        io::retry_on_intr,
     };
     retry_on_intr(|| fallocate(file, FallocateFlags::empty(), 0, len)).map_err(|errno| match errno {
         // Linux, and what others answer for it.

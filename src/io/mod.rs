@@ -12,7 +12,7 @@ pub(crate) mod memory;
 #[cfg(any(test, feature = "testing"))]
 pub(crate) mod recorder;
 
-pub(crate) use fs::{Disk, open_files_max};
+pub(crate) use fs::{Disk, is_shortage, open_files_max};
 pub use map::Map;
 
 /// How a file is opened. Every file is private to its owner (0600) and never a link.

@@ -67,7 +67,7 @@ use self::{
 use crate::{
     error::Error,
     hash::KeyHash,
-    io::{Io, IoFile, OpenMode},
+    io::{Io, IoFile, OpenMode, is_shortage},
     location::{JournalEnd, Location, SegmentId, Seq},
     options::{Durability, OnMismatch, ReadMode},
     sync::{AtomicU8, AtomicU64, Mutex, Ordering::Relaxed, RwLock},
@@ -225,7 +225,10 @@ impl Log {
     }
 
     fn read_in(&self, segment: &Segment, at: Location, key: &[u8], guard: &Guard) -> Read {
-        let read = segment.read(at, key);
+        let read = match segment.read(at, key) {
+            Read::Failed(error) if is_shortage(&error) => Read::NotNow(error),
+            read => read,
+        };
         match &read {
             Read::Hit(value) if self.clock_went_back(at, value.expiry) => return Read::Gone,
             // Its file was unlinked before it could be opened.

@@ -137,6 +137,8 @@ pub(crate) enum Read {
     Damaged,
     /// The disk refused.
     Failed(io::Error),
+    /// The process has no descriptor left to read it by; that says nothing about the record.
+    NotNow(io::Error),
 }
 
 /// A value copied from disk and verified.

@@ -222,12 +222,12 @@ impl SnapshotReader {
         if header.epoch != epoch || header.id != id {
             return None;
         }
-        let list_bytes = header.blocks as usize * BLOCK_ENTRY_BYTES;
-        let list_at = file_bytes.checked_sub(list_bytes as u64)?;
+        let list_bytes = u64::from(header.blocks) * BLOCK_ENTRY_BYTES as u64;
+        let list_at = file_bytes.checked_sub(list_bytes)?;
         if list_at < HEADER_BYTES as u64 {
             return None;
         }
-        let mut list = vec![0; list_bytes];
+        let mut list = vec![0; list_bytes as usize];
         file.read_exact_at(&mut list, list_at).ok()?;
         if check(&list, id) != header.blocks_check {
             return None;
