@@ -82,7 +82,7 @@ fn run(cli: Cli) -> Result<()> {
     }
     let chosen = choose(&cli.workload)?;
     let scale =
-        Scale { is_quick: cli.quick, repetitions: cli.repetitions.unwrap_or(if cli.quick { 2 } else { 5 }) };
+        Scale { is_quick: cli.quick, repetitions: cli.repetitions.unwrap_or(if cli.quick { 2 } else { 3 }) };
     let machine = machine::describe(cli.quick, scale.repetitions);
     println!("{}", serde_json::to_string_pretty(&machine)?);
     let mut peers = cli.peer;
