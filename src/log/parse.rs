@@ -174,9 +174,12 @@ pub fn parse_snapshot(bytes: &[u8]) -> usize {
         assert!(found as u64 <= reader.len(), "{found} slots of {}", reader.len());
         found
     };
-    read(0);
-    let found = read(stripe_bits.min(STRIPE_BITS_MAX));
-    assert_eq!(read(stripe_bits.min(STRIPE_BITS_MAX) + 1), found, "more stripes found something else");
+    let joined = read(0);
+    if stripe_bits > STRIPE_BITS_MAX {
+        return joined;
+    }
+    let found = read(stripe_bits);
+    assert_eq!(read(stripe_bits + 1), found, "more stripes found something else");
     found
 }
 
