@@ -117,8 +117,7 @@ impl<K: Key, V: Value> Cache<K, V> {
         K: Borrow<Q>,
         Q: KeyBytes + ToOwned<Owned = K> + ?Sized,
     {
-        self.tiers.check_change()?;
-        let hash = self.tiers.hash(key)?;
+        let hash = self.tiers.hash_to_change(key)?;
         let (mine, mut kept) = (key.to_owned(), Some(key.to_owned()));
         let guard = &epoch::pin();
         let mut shard = self.tiers.shard(hash, guard);
@@ -135,9 +134,7 @@ impl<K: Key, V: Value> Cache<K, V> {
         K: Borrow<Q>,
         Q: KeyBytes + ToOwned<Owned = K> + ?Sized,
     {
-        let Ok(hash) = self.tiers.check_change().and_then(|()| self.tiers.hash(key)) else {
-            return Join::Impossible;
-        };
+        let Ok(hash) = self.tiers.hash_to_change(key) else { return Join::Impossible };
         let mut owned = Some(key.to_owned());
         let guard = &epoch::pin();
         let mut shard = self.tiers.shard(hash, guard);

@@ -78,10 +78,22 @@ pub(crate) enum ReadCopy<V> {
 }
 
 impl<K: Key, V: Value> Tiers<K, V> {
-    /// What every operation on a key begins with: its hash, if this process may use the cache.
+    /// What every look-up of a key begins with: its hash, if this process may use the cache.
     #[inline]
     pub(crate) fn hash<Q: KeyBytes + ?Sized>(&self, key: &Q) -> Result<KeyHash, Error> {
         self.check_origin()?;
+        self.hash_of(key)
+    }
+
+    /// The same of a change, if this process may make it.
+    #[inline]
+    pub(crate) fn hash_to_change<Q: KeyBytes + ?Sized>(&self, key: &Q) -> Result<KeyHash, Error> {
+        self.check_change()?;
+        self.hash_of(key)
+    }
+
+    #[inline]
+    fn hash_of<Q: KeyBytes + ?Sized>(&self, key: &Q) -> Result<KeyHash, Error> {
         Ok(key.with_key_bytes(|bytes| KeyHash::of(bytes, self.hash_seed))?)
     }
 

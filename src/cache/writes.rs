@@ -96,8 +96,7 @@ impl<K: Key, V: Value> Cache<K, V> {
         K: Borrow<Q>,
         Q: KeyBytes + ?Sized,
     {
-        self.tiers.check_change()?;
-        let hash = self.tiers.hash(key)?;
+        let hash = self.tiers.hash_to_change(key)?;
         let (was_there, journaled) = self.take_out(hash, key)?;
         // No lock and no epoch is held any more.
         self.tiers.commit(journaled)?;
