@@ -323,7 +323,7 @@ fn explore(tuning: Tuning, begin: Act, acts: &'static [Act]) -> Arc<Seen> {
     };
     let ran = run(Box::new(RandomScheduler::new(RANDOM * soak)))
         + run(Box::new(PctScheduler::new(PCT_DEPTH, PCT * soak)));
-    println!("{ran} schedules: {seen:?}");
+    println!("line 34: {ran} schedules: {seen:?}");
     seen
 }
 

@@ -23,6 +23,10 @@ enum Kind {
     Served,
     /// A fuzz target, for [`FUZZ_SECONDS`] times the factor, and the line that its figures are for.
     Fuzz(u32),
+    /// The whole engine in orders that shuttle chooses.
+    Schedules,
+    /// The stress under both sanitizers, for [`SANITIZE_SECONDS`] times the factor each.
+    Sanitizers,
 }
 
 const fn test(target: &'static str, name: &'static str, what: &'static str) -> Suite {
@@ -38,6 +42,7 @@ const fn fuzz(name: &'static str, line: u32, what: &'static str) -> Suite {
 }
 
 const FUZZ_SECONDS: u64 = 20;
+const SANITIZE_SECONDS: u64 = 10;
 const SERVED: &str = "fuse/Cargo.toml";
 
 pub const SUITES: &[Suite] = &[
@@ -51,6 +56,7 @@ pub const SUITES: &[Suite] = &[
     test("disk", "faults", "the nth operation of the disk fails"),
     test("disk", "corruption", "damaged, cut and forged files"),
     test("machine", "machine", "real faults: full and failing file systems, limits, other processes"),
+    test("disk", "opening", "look-ups while the index is being loaded"),
     test("disk", "read_only", "directories opened for reading only"),
     test("process", "restart", "a restart's time, and its memory at its height"),
     test("process", "growth", "memory, descriptors and maps over a long time"),
@@ -65,6 +71,12 @@ pub const SUITES: &[Suite] = &[
     fuzz("metadata", 40, "STATE, snapshot and journal as the parsers meet them"),
     fuzz("codec", 44, "bytes that no codec wrote"),
     fuzz("operations", 42, "operations with kills, reboots and faults beside a model"),
+    Suite { name: "schedules", what: "the whole engine in orders chosen by shuttle", kind: Kind::Schedules },
+    Suite {
+        name: "sanitizers",
+        what: "the stress by ThreadSanitizer and AddressSanitizer",
+        kind: Kind::Sanitizers,
+    },
 ];
 
 /// What a run came to.
@@ -87,6 +99,9 @@ impl Suite {
                 cargo(&["test", "--release", "--manifest-path", SERVED, "--no-run", "--test", self.name])
             }
             Kind::Fuzz(_) => cargo(&["fuzz", "build", self.name]),
+            Kind::Schedules => shuttle(&["--no-run"]),
+            // A script that builds and runs.
+            Kind::Sanitizers => sanitize(2),
         };
         let built = command.output().context("cargo could not be started")?;
         ensure!(built.status.success(), "{}: {}", self.name, String::from_utf8_lossy(&built.stderr));
@@ -110,6 +125,8 @@ impl Suite {
                 let time = format!("-max_total_time={}", FUZZ_SECONDS * factor);
                 cargo(&["fuzz", "run", self.name, "--", &time, "-detect_leaks=0", "-print_final_stats=1"])
             }
+            Kind::Schedules => shuttle(&["schedules::", "--", "--nocapture"]),
+            Kind::Sanitizers => sanitize(SANITIZE_SECONDS * factor),
         };
         command.env("EMBERCACHE_SOAK", factor.to_string());
         let begun = Instant::now();
@@ -122,7 +139,7 @@ impl Suite {
             passed: run.status.success(),
             took: begun.elapsed(),
             figures: match self.kind {
-                Kind::Test { .. } | Kind::Served => figures(&output),
+                Kind::Test { .. } | Kind::Served | Kind::Schedules | Kind::Sanitizers => figures(&output),
                 Kind::Fuzz(line) => vec![(line, executions(&output))],
             },
             output,
@@ -133,10 +150,26 @@ impl Suite {
 /// In the crate's directory, with what nightly flags the fuzzer needs.
 fn cargo(args: &[&str]) -> Command {
     let mut command = Command::new("cargo");
-    let root =
-        Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("this package lies in the crate's directory");
-    command.args(args).current_dir(root).env("RUSTC_BOOTSTRAP", "1");
+    command.args(args).current_dir(root()).env("RUSTC_BOOTSTRAP", "1");
     command
+}
+
+/// The unit tests as shuttle runs them, in a target folder of their own: its flag would build all anew.
+fn shuttle(args: &[&str]) -> Command {
+    let test = ["test", "--lib", "--target-dir", "target/shuttle"];
+    let mut command = cargo(&[&test[..], args].concat());
+    command.env("RUSTFLAGS", "--cfg shuttle");
+    command
+}
+
+fn sanitize(seconds: u64) -> Command {
+    let mut command = Command::new(root().join(".ci/sanitize"));
+    command.env("SANITIZE_SECONDS", seconds.to_string());
+    command
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("this package lies in the crate's directory")
 }
 
 /// The tests print `line N: figures`.
