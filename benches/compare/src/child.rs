@@ -111,12 +111,12 @@ fn ram_entry<V: Payload>(peer: &str, keys: u64) -> Result<Sample> {
 
 fn fill(peer: &str, dir: &Path, entries: u64) -> Result<Box<dyn Store>> {
     let store = opener(peer)?(dir, setup(entries))?;
-    store.insert_each(0..entries, 0, VALUE_BYTES)?;
+    store.insert_each(&Vec::from_iter(0..entries), 0, VALUE_BYTES)?;
     store.flush()?;
     for key in 0..entries {
         match Fate::of(key) {
             Fate::Kept => {}
-            Fate::Overwritten => store.insert_each(key..key + 1, 1, VALUE_BYTES)?,
+            Fate::Overwritten => store.insert_each(&[key], 1, VALUE_BYTES)?,
             Fate::Removed => store.remove(key)?,
         }
     }

@@ -1,6 +1,6 @@
 //! foyer, in RAM alone and as a hybrid.
 
-use std::{ops::Range, path::Path};
+use std::path::Path;
 
 use anyhow::Result;
 use foyer::{
@@ -11,7 +11,7 @@ use tokio::runtime::{Builder, Runtime};
 
 use super::{
     ram::RamCache,
-    store::{Setup, Store, batches},
+    store::{BATCH, Setup, Store},
 };
 use crate::{
     content::{Payload, are_of, bytes},
@@ -169,9 +169,9 @@ impl Store for Hybrid {
     }
 
     /// Waits for the disk now and then where it is tuned, since an insert never does.
-    fn insert_each(&self, keys: Range<u64>, version: u64, value_bytes: usize) -> Result<()> {
-        for batch in batches(keys) {
-            for key in batch {
+    fn insert_each(&self, keys: &[u64], version: u64, value_bytes: usize) -> Result<()> {
+        for batch in keys.chunks(BATCH) {
+            for &key in batch {
                 self.cache.insert(key, bytes(key, version, value_bytes));
             }
             if self.tuning == Tuning::Tuned {

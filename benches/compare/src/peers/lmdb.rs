@@ -1,12 +1,12 @@
 //! LMDB by heed, without a sync at commit: what is committed survives the process, as with the
 //! caches, not the machine. Reads by a transaction each, or by one that is kept.
 
-use std::{ops::Range, path::Path};
+use std::path::Path;
 
 use anyhow::Result;
 use heed::{Database, Env, EnvFlags, EnvOpenOptions, types::Bytes};
 
-use super::store::{Setup, Store, batches, key_bytes};
+use super::store::{BATCH, Setup, Store, key_bytes};
 use crate::{
     content::{are_of, fill},
     measure::Tally,
@@ -105,11 +105,11 @@ impl Store for Lmdb {
         Ok(tally)
     }
 
-    fn insert_each(&self, keys: Range<u64>, version: u64, value_bytes: usize) -> Result<()> {
+    fn insert_each(&self, keys: &[u64], version: u64, value_bytes: usize) -> Result<()> {
         let mut value = vec![0; value_bytes];
-        for batch in batches(keys) {
+        for batch in keys.chunks(BATCH) {
             let mut transaction = self.env.write_txn()?;
-            for key in batch {
+            for &key in batch {
                 fill(&mut value, key, version);
                 self.database.put(&mut transaction, &key_bytes(key), &value)?;
             }

@@ -1,12 +1,12 @@
 //! redb, with its default cache. What it has committed without a sync does not survive the
 //! process, so `flush` is a commit with one.
 
-use std::{ops::Range, path::Path};
+use std::path::Path;
 
 use anyhow::Result;
 use redb::{Database, Durability, ReadableDatabase, TableDefinition};
 
-use super::store::{Setup, Store, batches};
+use super::store::{BATCH, Setup, Store};
 use crate::{
     content::{are_of, fill},
     measure::Tally,
@@ -62,13 +62,13 @@ impl Store for Redb {
         Ok(tally)
     }
 
-    fn insert_each(&self, keys: Range<u64>, version: u64, value_bytes: usize) -> Result<()> {
+    fn insert_each(&self, keys: &[u64], version: u64, value_bytes: usize) -> Result<()> {
         let mut value = vec![0; value_bytes];
-        for batch in batches(keys) {
+        for batch in keys.chunks(BATCH) {
             let mut transaction = self.0.begin_write()?;
             transaction.set_durability(Durability::None)?;
             let mut table = transaction.open_table(TABLE)?;
-            for key in batch {
+            for &key in batch {
                 fill(&mut value, key, version);
                 table.insert(u128::from(key), value.as_slice())?;
             }

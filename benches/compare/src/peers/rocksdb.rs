@@ -1,11 +1,11 @@
 //! RocksDB, with its defaults, and read through maps: its log goes to the operating system at each write.
 
-use std::{ops::Range, path::Path};
+use std::path::Path;
 
 use anyhow::Result;
 use rocksdb::{DB, Options, WriteBatch};
 
-use super::store::{Setup, Store, batches, key_bytes};
+use super::store::{BATCH, Setup, Store, key_bytes};
 use crate::content::fill;
 
 struct RocksDb(DB);
@@ -49,11 +49,11 @@ impl Store for RocksDb {
         Ok(self.0.flush()?)
     }
 
-    fn insert_each(&self, keys: Range<u64>, version: u64, value_bytes: usize) -> Result<()> {
+    fn insert_each(&self, keys: &[u64], version: u64, value_bytes: usize) -> Result<()> {
         let mut value = vec![0; value_bytes];
-        for batch in batches(keys) {
+        for batch in keys.chunks(BATCH) {
             let mut writes = WriteBatch::default();
-            for key in batch {
+            for &key in batch {
                 fill(&mut value, key, version);
                 writes.put(key_bytes(key), &value);
             }

@@ -3,7 +3,6 @@
 use std::{
     io::{BufRead, BufReader, Read, Write},
     net::{TcpListener, TcpStream},
-    ops::Range,
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -15,7 +14,7 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use parking_lot::Mutex;
 
-use super::store::{Setup, Store, batches};
+use super::store::{BATCH, Setup, Store};
 use crate::content::bytes;
 
 /// How long a server may take until it answers.
@@ -293,17 +292,17 @@ impl Store for Redis {
     }
 
     /// By pipelines.
-    fn insert_each(&self, keys: Range<u64>, version: u64, value_bytes: usize) -> Result<()> {
+    fn insert_each(&self, keys: &[u64], version: u64, value_bytes: usize) -> Result<()> {
         self.clients.with(|client| {
-            for batch in batches(keys) {
+            for batch in keys.chunks(BATCH) {
                 let mut requests = Vec::new();
-                for key in batch.clone() {
+                for &key in batch {
                     requests.extend_from_slice(redis_set(key, value_bytes).as_bytes());
                     requests.extend_from_slice(&bytes(key, version, value_bytes));
                     requests.extend_from_slice(b"\r\n");
                 }
                 client.send(&[&requests])?;
-                batch.into_iter().try_for_each(|_| client.expect(&["+OK"]))?;
+                batch.iter().try_for_each(|_| client.expect(&["+OK"]))?;
             }
             Ok(())
         })
@@ -347,7 +346,7 @@ mod tests {
             Err(error) => panic!("{error:#}"),
         };
         let Some(store) = open() else { return eprintln!("SKIPPED, it is not installed") };
-        store.insert_each(0..2_000, 0, 200).unwrap();
+        store.insert_each(&Vec::from_iter(0..2_000), 0, 200).unwrap();
         store.remove(7).unwrap();
         store.close().unwrap();
         let store = open().unwrap();

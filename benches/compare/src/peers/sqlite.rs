@@ -1,11 +1,11 @@
 //! SQLite, a connection for each thread.
 
-use std::{ops::Range, path::Path};
+use std::path::Path;
 
 use anyhow::Result;
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::store::{Setup, Store, batches, key_bytes};
+use super::store::{BATCH, Setup, Store, key_bytes};
 use crate::{
     connections::Connections,
     content::{are_of, fill},
@@ -76,12 +76,12 @@ impl Store for Sqlite {
         })
     }
 
-    fn insert_each(&self, keys: Range<u64>, version: u64, value_bytes: usize) -> Result<()> {
+    fn insert_each(&self, keys: &[u64], version: u64, value_bytes: usize) -> Result<()> {
         let mut value = vec![0; value_bytes];
-        for batch in batches(keys) {
+        for batch in keys.chunks(BATCH) {
             self.0.with(|connection| {
                 let transaction = connection.transaction()?;
-                for key in batch {
+                for &key in batch {
                     fill(&mut value, key, version);
                     transaction.prepare_cached(INSERT)?.execute(params![key_bytes(key), value])?;
                 }

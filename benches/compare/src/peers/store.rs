@@ -1,6 +1,6 @@
 //! A persistent store, and the peers that are one.
 
-use std::{ops::Range, path::Path};
+use std::path::Path;
 
 use anyhow::Result;
 
@@ -62,9 +62,9 @@ pub trait Store: Send + Sync {
     }
 
     /// Stores each key; in transactions of [`BATCH`] where the peer has any.
-    fn insert_each(&self, keys: Range<u64>, version: u64, value_bytes: usize) -> Result<()> {
+    fn insert_each(&self, keys: &[u64], version: u64, value_bytes: usize) -> Result<()> {
         let mut value = vec![0; value_bytes];
-        for key in keys {
+        for &key in keys {
             fill(&mut value, key, version);
             self.insert(key, &value)?;
         }
@@ -74,12 +74,6 @@ pub trait Store: Send + Sync {
 
 /// Inserts in a transaction.
 pub const BATCH: usize = 1_000;
-
-/// Splits keys into batches.
-pub fn batches(keys: Range<u64>) -> impl Iterator<Item = Range<u64>> {
-    let end = keys.end;
-    keys.step_by(BATCH).map(move |start| start..(start + BATCH as u64).min(end))
-}
 
 pub const KEY_BYTES: u64 = 16;
 

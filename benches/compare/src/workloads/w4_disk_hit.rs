@@ -45,7 +45,7 @@ fn of_size(
     let field = runner.prepare(readers(), |open| {
         let dir = tempfile::tempdir()?;
         let store = open(dir.path(), setup)?;
-        store.insert_each(0..entries, 0, value_bytes)?;
+        store.insert_each(&Vec::from_iter(0..entries), 0, value_bytes)?;
         store.flush()?;
         store.close()?;
         let disk_bytes = disk_bytes(dir.path())?;
