@@ -5,6 +5,7 @@
 //! `EMBERCACHE_SOAK` multiplies the number of images.
 
 use std::{
+    io::ErrorKind,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -20,8 +21,8 @@ use crate::common::{
     wait_until,
 };
 use embercache::{
-    Admission, Builder, Cache, Durability, KIB, MIB, Start, WriteBehind,
-    testing::{MemoryDisk, RecorderDisk, Replay, Step},
+    Admission, Builder, Cache, Durability, Error, KIB, MIB, Start, WriteBehind,
+    testing::{FaultDisk, MemoryDisk, RecorderDisk, Replay, Step},
 };
 
 const KEYS: u64 = 24;
@@ -166,6 +167,65 @@ fn what_is_written_again_is_never_missing() {
             }
         }
     }
+}
+
+/// A close whose snapshot cannot be finished makes everything else durable: what lies in which segment, and
+/// what was removed.
+#[test]
+fn a_close_without_its_snapshot_outlives_the_machine() {
+    let disk = RecorderDisk::over(MemoryDisk::new());
+    let builder = || {
+        let builder = Cache::builder("cache").ram_entries(8).stripes(1).segment_size(64 * KIB).disk(MIB);
+        builder.admission(Admission::All).durability(Durability::ProcessCrash)
+    };
+    let faults = FaultDisk::over(Arc::new(disk.clone()));
+    let cache = builder().io(Arc::new(faults.clone())).open().unwrap();
+    (0..KEYS).for_each(|key| cache.insert(key, value(key, 1, 8_000)).unwrap());
+    cache.flush().unwrap();
+    (0..KEYS).step_by(2).for_each(|key| assert!(cache.remove(&key).unwrap()));
+    faults.fail_rename(Some(ErrorKind::Other));
+    assert!(matches!(cache.close(), Err(Error::Io { .. })));
+
+    let mut replay = disk.replay();
+    while replay.advance().is_some() {}
+    let mut random = Random::new(from_env("EMBERCACHE_SEED", 8));
+    for _ in 0..cases(50) {
+        let image = replay.after_power_loss(&mut |below| random.below(below));
+        let left = builder().io(Arc::new(image)).open().unwrap();
+        assert!(left.stats().recovery.start.is_warm(), "{:?}", left.stats().recovery);
+        let there: Vec<u64> = (0..KEYS).filter(|key| left.get(key).is_some()).collect();
+        assert_eq!(there, Vec::from_iter((1..KEYS).step_by(2)));
+    }
+}
+
+/// R7: segments that a cold start could not unlink are of an epoch that nobody believes any more.
+#[test]
+fn a_cold_start_disowns_what_it_cannot_unlink() {
+    let builder = || {
+        let builder = Cache::builder("cache").ram_entries(8).stripes(1).segment_size(64 * KIB).disk(MIB);
+        builder.admission(Admission::All).durability(Durability::ProcessCrash)
+    };
+    let disk = MemoryDisk::new();
+    let cache = builder().io(Arc::new(disk.clone())).open().unwrap();
+    (0..KEYS).for_each(|key| cache.insert(key, value(key, 1, 8_000)).unwrap());
+    cache.flush().unwrap();
+    let left = disk.after_kill();
+    left.keep_segments(true);
+    let in_next_boot = |left: &MemoryDisk| {
+        let disk = FaultDisk::over(Arc::new(left.clone()));
+        disk.set_boot_id([7; 16]);
+        builder().io(Arc::new(disk)).open().unwrap()
+    };
+
+    let cold = in_next_boot(&left);
+    assert_eq!((cold.stats().recovery.start, cold.len()), (Start::Unclean, 0));
+    cold.insert(KEYS, value(KEYS, 1, 24)).unwrap();
+    cold.flush().unwrap();
+    let warm = in_next_boot(&left.after_kill());
+    assert_eq!(warm.stats().recovery.start, Start::Recovered);
+    assert!(warm.contains_key(&KEYS));
+    let back: Vec<u64> = (0..KEYS).filter(|key| warm.contains_key(key)).collect();
+    assert!(back.is_empty(), "{back:?} came back from before the cold start");
 }
 
 /// What had expired stays so, also where the machine's clock is set back with the loss of power, to a time

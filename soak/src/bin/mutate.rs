@@ -1,16 +1,20 @@
 //! Plants the faults of mutations.toml, one at a time, in a copy of the crate, and sees that the test which is
-//! named there fails: a test suite is worth what it catches.
+//! named there fails, and passes without the fault: a test suite is worth what it catches.
 
 use std::{
+    collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
-    process::{Command, ExitCode},
+    process::{Command, ExitCode, Output},
 };
 
 use anyhow::{Result, bail, ensure};
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Deserialize;
+
+/// What builds or runs longer has hung.
+const TEST_SECONDS: &str = "900";
 
 #[derive(Parser)]
 #[command(about = "Plants faults, one at a time, and sees that a test catches each")]
@@ -52,13 +56,20 @@ fn main() -> Result<ExitCode> {
     let copy = Copy::of(root())?;
     let bar = ProgressBar::new(faults.len() as u64)
         .with_style(ProgressStyle::with_template("[{elapsed_precise}] {wide_bar} {pos}/{len} {msg}")?);
+    // First, so that the crate is built once for all of them.
+    let mut controls = BTreeMap::new();
+    for Mutation { caught_by, .. } in &faults {
+        bar.set_message(format!("no fault: {caught_by}"));
+        controls.entry(caught_by).or_insert_with(|| copy.control(caught_by));
+    }
     let mut missed = 0;
     for fault in &faults {
         bar.set_message(fault.what.clone());
-        let verdict = match copy.plant(fault) {
-            Ok(true) => "caught".to_owned(),
-            Ok(false) => "MISSED".to_owned(),
-            // The others are still worth a run.
+        // What is not tested does not end it: the others are still worth a run.
+        let verdict = match controls[&fault.caught_by].as_ref().map(|()| copy.plant(fault)) {
+            Ok(Ok(true)) => "caught".to_owned(),
+            Ok(Ok(false)) => "MISSED".to_owned(),
+            Ok(Err(error)) => format!("NOT TESTED, {error:#}:"),
             Err(error) => format!("NOT TESTED, {error:#}:"),
         };
         missed += usize::from(verdict != "caught");
@@ -107,20 +118,31 @@ impl Copy {
         Ok(Copy { dir })
     }
 
+    /// That there is such a test, and that it passes without a fault: one that does not catches nothing.
+    fn control(&self, args: &str) -> Result<()> {
+        let run = self.test(args)?;
+        let output = String::from_utf8_lossy(&run.stdout);
+        ensure!(run.status.success(), "the test fails without it: {output}");
+        ensure!(output.lines().any(|line| line.ends_with(" ... ok")), "there is no test {args}");
+        Ok(())
+    }
+
     /// Whether the fault is caught: the test compiles with it, and fails.
     fn plant(&self, fault: &Mutation) -> Result<bool> {
         let file = self.path().join(&fault.file);
         let good = fs::read_to_string(&file)?;
         fs::write(&file, fault.apply(&good)?)?;
-        let caught = self.test(&fault.caught_by);
+        let run = self.test(&fault.caught_by);
         fs::write(&file, good)?;
-        caught
+        Ok(!run?.status.success())
     }
 
-    fn test(&self, args: &str) -> Result<bool> {
+    fn test(&self, args: &str) -> Result<Output> {
         let cargo = |rest: &[&str]| {
-            let mut command = Command::new("cargo");
-            // A fault may leave something unused.
+            // A fault may make a test wait for ever.
+            let mut command = Command::new("timeout");
+            command.args([TEST_SECONDS, "cargo"]);
+            // It may leave something unused.
             command
                 .current_dir(self.path())
                 .env("RUSTFLAGS", "--cap-lints=allow")
@@ -131,7 +153,7 @@ impl Copy {
         if !built.status.success() {
             bail!("it does not compile: {}", String::from_utf8_lossy(&built.stderr));
         }
-        Ok(!cargo(&[])?.status.success())
+        Ok(cargo(&[])?)
     }
 
     fn path(&self) -> PathBuf {
