@@ -5,11 +5,7 @@ use crate::suite::Outcome;
 /// Prints a table of the suites and one of the figures, in Markdown.
 pub fn print(outcomes: &[Outcome]) {
     println!("| suite | what | times as much as CI | took | |\n|---|---|---|---|---|");
-    for outcome in outcomes {
-        let verdict = if outcome.passed { "passed" } else { "FAILED" };
-        let (name, what) = (outcome.suite.name, outcome.suite.what);
-        println!("| {name} | {what} | {} | {} s | {verdict} |", outcome.factor, outcome.took.as_secs());
-    }
+    outcomes.iter().for_each(|outcome| println!("{}", row(outcome)));
     let mut figures: Vec<_> = outcomes.iter().flat_map(|outcome| &outcome.figures).collect();
     figures.sort();
     println!("\n| line | figures |\n|---|---|");
@@ -17,4 +13,11 @@ pub fn print(outcomes: &[Outcome]) {
     let skipped =
         outcomes.iter().flat_map(|outcome| outcome.output.lines()).filter(|line| line.contains("SKIPPED"));
     skipped.for_each(|line| println!("\n{}", line.trim()));
+}
+
+/// What a suite came to, as a row of that table.
+pub fn row(outcome: &Outcome) -> String {
+    let verdict = if outcome.passed { "passed" } else { "FAILED" };
+    let (name, what) = (outcome.suite.name, outcome.suite.what);
+    format!("| {name} | {what} | {} | {} s | {verdict} |", outcome.factor, outcome.took.as_secs())
 }

@@ -38,15 +38,23 @@ fn main() -> Result<ExitCode> {
         suites.iter().for_each(|suite| println!("{:<16} {}", suite.name, suite.what));
         return Ok(ExitCode::SUCCESS);
     }
-    let bar = ProgressBar::new(suites.len() as u64 * 2)
+    let bar = ProgressBar::new(suites.len() as u64 * 3)
         .with_style(ProgressStyle::with_template("[{elapsed_precise}] {wide_bar} {pos}/{len} {msg}")?);
     bar.enable_steady_tick(Duration::from_secs(1));
+    for suite in &suites {
+        bar.set_message(format!("building {}", suite.name));
+        suite.build()?;
+        bar.inc(1);
+    }
     let end = Instant::now() + Duration::from_secs(args.minutes * 60);
     let mut outcomes = Vec::new();
     for (done, suite) in suites.iter().enumerate() {
         let left = end.saturating_duration_since(Instant::now());
         let share = left / (suites.len() - done) as u32;
-        outcomes.push(soak(suite, share, &bar)?);
+        let outcome = soak(suite, share, &bar)?;
+        // The table comes in the end; if a later suite hangs, this has been told.
+        bar.suspend(|| println!("{}", lines::row(&outcome)));
+        outcomes.push(outcome);
     }
     bar.finish_and_clear();
     lines::print(&outcomes);
@@ -59,8 +67,6 @@ fn main() -> Result<ExitCode> {
 
 /// Runs a suite as CI does, which also tells how long it takes, and then for its share of the time.
 fn soak(suite: &'static Suite, share: Duration, bar: &ProgressBar) -> Result<Outcome> {
-    bar.set_message(format!("building {}", suite.name));
-    suite.build()?;
     bar.set_message(suite.name);
     let short = suite.run(1)?;
     bar.inc(1);
