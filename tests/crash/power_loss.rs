@@ -174,12 +174,8 @@ fn what_is_written_again_is_never_missing() {
 #[test]
 fn a_close_without_its_snapshot_outlives_the_machine() {
     let disk = RecorderDisk::over(MemoryDisk::new());
-    let builder = || {
-        let builder = Cache::builder("cache").ram_entries(8).stripes(1).segment_size(64 * KIB).disk(MIB);
-        builder.admission(Admission::All).durability(Durability::ProcessCrash)
-    };
     let faults = FaultDisk::over(Arc::new(disk.clone()));
-    let cache = builder().io(Arc::new(faults.clone())).open().unwrap();
+    let cache = in_default_mode().io(Arc::new(faults.clone())).open().unwrap();
     (0..KEYS).for_each(|key| cache.insert(key, value(key, 1, 8_000)).unwrap());
     cache.flush().unwrap();
     (0..KEYS).step_by(2).for_each(|key| assert!(cache.remove(&key).unwrap()));
@@ -191,7 +187,7 @@ fn a_close_without_its_snapshot_outlives_the_machine() {
     let mut random = Random::new(from_env("EMBERCACHE_SEED", 8));
     for _ in 0..cases(50) {
         let image = replay.after_power_loss(&mut |below| random.below(below));
-        let left = builder().io(Arc::new(image)).open().unwrap();
+        let left = in_default_mode().io(Arc::new(image)).open().unwrap();
         assert!(left.stats().recovery.start.is_warm(), "{:?}", left.stats().recovery);
         let there: Vec<u64> = (0..KEYS).filter(|key| left.get(key).is_some()).collect();
         assert_eq!(there, Vec::from_iter((1..KEYS).step_by(2)));
@@ -201,12 +197,8 @@ fn a_close_without_its_snapshot_outlives_the_machine() {
 /// R7: segments that a cold start could not unlink are of an epoch that nobody believes any more.
 #[test]
 fn a_cold_start_disowns_what_it_cannot_unlink() {
-    let builder = || {
-        let builder = Cache::builder("cache").ram_entries(8).stripes(1).segment_size(64 * KIB).disk(MIB);
-        builder.admission(Admission::All).durability(Durability::ProcessCrash)
-    };
     let disk = MemoryDisk::new();
-    let cache = builder().io(Arc::new(disk.clone())).open().unwrap();
+    let cache = in_default_mode().io(Arc::new(disk.clone())).open().unwrap();
     (0..KEYS).for_each(|key| cache.insert(key, value(key, 1, 8_000)).unwrap());
     cache.flush().unwrap();
     let left = disk.after_kill();
@@ -214,7 +206,7 @@ fn a_cold_start_disowns_what_it_cannot_unlink() {
     let in_next_boot = |left: &MemoryDisk| {
         let disk = FaultDisk::over(Arc::new(left.clone()));
         disk.set_boot_id([7; 16]);
-        builder().io(Arc::new(disk)).open().unwrap()
+        in_default_mode().io(Arc::new(disk)).open().unwrap()
     };
 
     let cold = in_next_boot(&left);
@@ -259,6 +251,12 @@ fn what_had_expired_does_not_come_back_with_an_earlier_clock() {
             assert_eq!(left.get(&2), Some(2), "it has long to live");
         }
     }
+}
+
+/// One stripe, with room on disk for all of [`KEYS`] at 8,000 bytes, in the durability that is the default.
+fn in_default_mode() -> Builder<u64, Vec<u8>> {
+    let builder = Cache::builder("cache").ram_entries(8).stripes(1).segment_size(64 * KIB).disk(MIB);
+    builder.admission(Admission::All).durability(Durability::ProcessCrash)
 }
 
 /// What the images showed.
