@@ -486,6 +486,8 @@ impl Log {
         let result = change(&mut table);
         self.readable.replace(table.readable(), guard);
         drop(table);
+        // What is replaced may hold an open file, and the epoch would let sixty of them gather.
+        guard.flush();
         drop(self.readable.take_retired());
         result
     }
