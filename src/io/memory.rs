@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Io, IoFile, Map, OpenMode};
+use super::{Io, IoFile, Map, OpenMode, content::Content};
 use crate::sync::{AtomicBool, Mutex, Ordering::Relaxed};
 
 /// Files in memory. A clone is another handle to the same files.
@@ -32,7 +32,7 @@ struct Files {
 #[derive(Debug)]
 struct MemoryFile {
     inode: u64,
-    bytes: Mutex<Vec<u8>>,
+    content: Mutex<Content>,
     /// Guards itself alone.
     lock: Mutex<Lock>,
 }
@@ -57,30 +57,30 @@ impl MemoryDisk {
     pub fn after_kill(&self) -> MemoryDisk {
         let files = self.files.lock();
         let copy = |(path, file): (&PathBuf, &Arc<MemoryFile>)| {
-            let bytes = file.bytes.lock().clone();
-            (path.clone(), MemoryFile::new(file.inode, bytes))
+            let content = file.content.lock().clone();
+            (path.clone(), MemoryFile::new(file.inode, content))
         };
         let names = files.names.iter().map(copy).collect();
         MemoryDisk { files: Arc::new(Mutex::new(Files { names, ..*files })) }
     }
 
-    /// Another disk with these names, inodes and bytes in place of its own.
-    pub(super) fn with_files(&self, files: impl IntoIterator<Item = (PathBuf, u64, Vec<u8>)>) -> MemoryDisk {
+    /// Another disk with these names, inodes and contents in place of its own.
+    pub(super) fn with_files(&self, files: impl IntoIterator<Item = (PathBuf, u64, Content)>) -> MemoryDisk {
         let own = self.files.lock();
         let mut next_inode = own.next_inode;
-        let file = |(path, inode, bytes): (PathBuf, u64, Vec<u8>)| {
+        let file = |(path, inode, content): (PathBuf, u64, Content)| {
             next_inode = next_inode.max(inode);
-            (path, MemoryFile::new(inode, bytes))
+            (path, MemoryFile::new(inode, content))
         };
         let names = files.into_iter().map(file).collect();
         MemoryDisk { files: Arc::new(Mutex::new(Files { names, next_inode, ..*own })) }
     }
 
-    /// Every file's name, inode and bytes.
-    pub(super) fn inodes(&self) -> Vec<(PathBuf, u64, Vec<u8>)> {
+    /// Every file's name, inode and content.
+    pub(super) fn inodes(&self) -> Vec<(PathBuf, u64, Content)> {
         let files = self.files.lock();
         let copy = |(path, file): (&PathBuf, &Arc<MemoryFile>)| {
-            (path.clone(), file.inode, file.bytes.lock().clone())
+            (path.clone(), file.inode, file.content.lock().clone())
         };
         files.names.iter().map(copy).collect()
     }
@@ -107,13 +107,13 @@ impl MemoryDisk {
 
     /// Puts a file there, as another program would.
     pub fn put(&self, path: impl Into<PathBuf>, bytes: Vec<u8>) {
-        self.files.lock().create(path.into(), bytes);
+        self.files.lock().create(path.into(), bytes.into());
     }
 
     /// Replaces a file's bytes, and nothing else of it.
     pub fn overwrite(&self, path: impl AsRef<Path>, bytes: Vec<u8>) {
         let files = self.files.lock();
-        *files.names[path.as_ref()].bytes.lock() = bytes;
+        *files.names[path.as_ref()].content.lock() = bytes.into();
     }
 
     /// Removes a file, whatever `keep_segments` says.
@@ -121,23 +121,28 @@ impl MemoryDisk {
         self.files.lock().names.remove(path.as_ref());
     }
 
+    /// A file's bytes.
+    pub fn bytes(&self, path: impl AsRef<Path>) -> Option<Vec<u8>> {
+        Some(self.files.lock().names.get(path.as_ref())?.content.lock().to_vec())
+    }
+
     /// Every file's name and bytes.
     pub fn contents(&self) -> Vec<(PathBuf, Vec<u8>)> {
         let files = self.files.lock();
-        files.names.iter().map(|(path, file)| (path.clone(), file.bytes.lock().clone())).collect()
+        files.names.iter().map(|(path, file)| (path.clone(), file.content.lock().to_vec())).collect()
     }
 }
 
 impl MemoryFile {
-    fn new(inode: u64, bytes: Vec<u8>) -> Arc<MemoryFile> {
-        Arc::new(MemoryFile { inode, bytes: Mutex::new(bytes), lock: Mutex::default() })
+    fn new(inode: u64, content: Content) -> Arc<MemoryFile> {
+        Arc::new(MemoryFile { inode, content: Mutex::new(content), lock: Mutex::default() })
     }
 }
 
 impl Files {
-    fn create(&mut self, path: PathBuf, bytes: Vec<u8>) -> Arc<MemoryFile> {
+    fn create(&mut self, path: PathBuf, content: Content) -> Arc<MemoryFile> {
         self.next_inode += 1;
-        let file = MemoryFile::new(self.next_inode, bytes);
+        let file = MemoryFile::new(self.next_inode, content);
         self.names.insert(path, Arc::clone(&file));
         file
     }
@@ -148,7 +153,7 @@ impl Io for MemoryDisk {
         let mut files = self.files.lock();
         let file = match (files.names.get(path), mode) {
             (Some(_), OpenMode::CreateNew) => return Err(ErrorKind::AlreadyExists.into()),
-            (None, OpenMode::CreateNew) => files.create(path.to_owned(), Vec::new()),
+            (None, OpenMode::CreateNew) => files.create(path.to_owned(), Content::default()),
             (Some(file), _) => Arc::clone(file),
             (None, _) => return Err(ErrorKind::NotFound.into()),
         };
@@ -216,9 +221,9 @@ struct Handle {
 }
 
 impl Handle {
-    fn change(&self, change: impl FnOnce(&mut Vec<u8>)) {
+    fn change(&self, change: impl FnOnce(&mut Content)) {
         let _moment = self.disk.files.lock();
-        change(&mut self.file.bytes.lock());
+        change(&mut self.file.content.lock());
     }
 
     /// Whether the lock was free enough for `taken` to say what it is then.
@@ -234,37 +239,29 @@ impl Handle {
 impl IoFile for Handle {
     fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
         let start = usize::try_from(offset).map_err(io::Error::other)?;
-        self.change(|content| {
-            let end = start + bytes.len();
-            if content.len() < end {
-                content.resize(end, 0);
-            }
-            content[start..end].copy_from_slice(bytes);
-        });
+        self.change(|content| content.write(bytes, start));
         Ok(())
     }
 
     fn read_exact_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<()> {
-        let content = self.file.bytes.lock();
-        let found = usize::try_from(offset).ok().and_then(|at| content.get(at..)?.get(..bytes.len()));
-        bytes.copy_from_slice(found.ok_or(ErrorKind::UnexpectedEof)?);
-        Ok(())
+        let at = usize::try_from(offset).map_err(io::Error::other)?;
+        if self.file.content.lock().read(bytes, at) { Ok(()) } else { Err(ErrorKind::UnexpectedEof.into()) }
     }
 
     fn allocate(&self, len: u64) -> io::Result<()> {
         let len = usize::try_from(len).map_err(io::Error::other)?;
-        self.change(|content| content.resize(content.len().max(len), 0));
+        self.change(|content| content.set_len(content.len().max(len)));
         Ok(())
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
         let len = usize::try_from(len).map_err(io::Error::other)?;
-        self.change(|content| content.resize(len, 0));
+        self.change(|content| content.set_len(len));
         Ok(())
     }
 
     fn file_len(&self) -> io::Result<u64> {
-        Ok(self.file.bytes.lock().len() as u64)
+        Ok(self.file.content.lock().len() as u64)
     }
 
     fn sync(&self) -> io::Result<()> {

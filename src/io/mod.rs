@@ -4,6 +4,8 @@
 use std::{fmt, io, path::Path, sync::Arc, time::Duration};
 
 #[cfg(any(test, feature = "testing"))]
+mod content;
+#[cfg(any(test, feature = "testing"))]
 pub(crate) mod fault;
 pub(crate) mod fs;
 pub(crate) mod map;

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Io, IoFile, Map, OpenMode, memory::MemoryDisk};
+use super::{Io, IoFile, Map, OpenMode, content::Content, memory::MemoryDisk};
 use crate::sync::Mutex;
 
 /// What a disk writes whole or not at all.
@@ -246,7 +246,7 @@ pub enum Step {
 
 #[derive(Clone, Debug, Default)]
 struct File {
-    durable: Vec<u8>,
+    durable: Content,
     unsynced: Vec<(usize, Change)>,
 }
 
@@ -273,9 +273,9 @@ impl Replay {
             unsynced_names: Vec::new(),
             memory: memory.after_kill(),
         };
-        for (path, inode, bytes) in start.inodes() {
+        for (path, inode, durable) in start.inodes() {
             replay.names.insert(path, inode);
-            replay.files.insert(inode, File { durable: bytes, unsynced: Vec::new() });
+            replay.files.insert(inode, File { durable, unsynced: Vec::new() });
         }
         replay
     }
@@ -367,8 +367,8 @@ impl Replay {
             }
         }
         let files = names.into_iter().map(|(path, inode)| {
-            let bytes = self.files.get(&inode).map_or_else(Vec::new, |file| file.after(loss, random));
-            (path, inode, bytes)
+            let file = self.files.get(&inode);
+            (path, inode, file.map(|file| file.after(loss, random)).unwrap_or_default())
         });
         let files: Vec<_> = files.collect();
         self.memory.with_files(files)
@@ -397,8 +397,8 @@ impl File {
         self.durable = all.after(Loss::Nothing, &mut |_| 0);
     }
 
-    /// The bytes after a loss.
-    fn after(&self, loss: Loss, random: &mut dyn FnMut(u64) -> u64) -> Vec<u8> {
+    /// The content after a loss.
+    fn after(&self, loss: Loss, random: &mut dyn FnMut(u64) -> u64) -> Content {
         let all = self.unsynced.len();
         let whole = match loss {
             Loss::Everything => Some(0),
@@ -419,8 +419,8 @@ impl File {
             whole.unwrap_or_else(|| *cuts.entry(of).or_insert_with(&mut draw))
         };
         let len_cut = cut(usize::MAX);
-        let mut bytes = self.durable.clone();
-        let (mut len, mut last_len) = (bytes.len(), bytes.len());
+        let mut content = self.durable.clone();
+        let (mut len, mut last_len) = (content.len(), content.len());
         for (number, (_, change)) in self.unsynced.iter().enumerate() {
             let (offset, zeros);
             let (at, new): (usize, &[u8]) = match change {
@@ -440,18 +440,18 @@ impl File {
             if number < len_cut {
                 len = last_len;
             }
-            bytes.resize(bytes.len().max(last_len).max(at + new.len()), 0);
+            content.set_len(content.len().max(last_len).max(at + new.len()));
             let mut from = at;
             while from < at + new.len() {
                 let to = (from / SECTOR_BYTES * SECTOR_BYTES + SECTOR_BYTES).min(at + new.len());
                 if number < cut(from / SECTOR_BYTES) {
-                    bytes[from..to].copy_from_slice(&new[from - at..to - at]);
+                    content.write(&new[from - at..to - at], from);
                 }
                 from = to;
             }
         }
-        bytes.resize(len, 0);
-        bytes
+        content.set_len(len);
+        content
     }
 }
 

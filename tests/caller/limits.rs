@@ -344,7 +344,7 @@ fn use_from(edit: impl Fn(&mut [u8])) -> u64 {
 /// Changes the newer slot, and makes its check right again.
 fn edit_state(disk: &MemoryDisk, edit: impl Fn(&mut [u8])) {
     let path = Path::new("cache/STATE");
-    let (_, mut state) = disk.contents().into_iter().find(|(name, _)| name == path).unwrap();
+    let mut state = disk.bytes(path).unwrap();
     let generation = |slot: &[u8]| u64::from_le_bytes(slot[16..24].try_into().unwrap());
     let (first, second) = state.split_at_mut(512);
     let newest = if generation(first) > generation(second) { first } else { second };

@@ -83,8 +83,7 @@ impl Wreck {
     }
 
     fn bytes(&self, file: &Path) -> Vec<u8> {
-        let found = self.disk.contents().into_iter().find(|(path, _)| path == file);
-        found.unwrap_or_else(|| panic!("no {}", file.display())).1
+        self.disk.bytes(file).unwrap_or_else(|| panic!("no {}", file.display()))
     }
 
     /// The files whose names begin so, in order.
