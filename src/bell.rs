@@ -1,6 +1,6 @@
 //! How operations wake the maintenance thread, ask something of it, and wait for it.
 
-use std::{collections::VecDeque, sync::OnceLock, time::Duration};
+use std::{cell::Cell, collections::VecDeque, ptr, time::Duration};
 
 use crate::{
     error::Error,
@@ -8,9 +8,14 @@ use crate::{
         AtomicBool, Condvar, Mutex,
         Ordering::Relaxed,
         mpsc::{self, Receiver, SyncSender},
-        thread::{self, ThreadId},
+        thread_local,
     },
 };
+
+thread_local! {
+    /// The bell that this thread sleeps by, which lives as long as the thread runs; null if it sleeps by none.
+    static ATTENDED: Cell<*const Bell> = const { Cell::new(ptr::null()) };
+}
 
 /// What can be asked of the maintenance thread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,8 +48,6 @@ pub(crate) struct Bell {
     /// Whether a ring is worth taking the lock. Relaxed: a ring that sees it too late is
     /// made up for by the sleeper's timeout.
     asleep: AtomicBool,
-    /// The thread that sleeps by this bell, once it runs.
-    attendant: OnceLock<ThreadId>,
 }
 
 #[derive(Debug, Default)]
@@ -67,14 +70,13 @@ impl Bell {
 
     /// The calling thread is the one that sleeps by this bell.
     pub(crate) fn attend(&self) {
-        // Only a thread that is just starting calls this, once a bell.
-        let _ = self.attendant.set(thread::current().id());
+        ATTENDED.with(|attended| attended.set(self));
     }
 
     /// Whether the caller is run by the maintenance thread, a codec or a drop, say: to wait for that
     /// thread would be to wait for itself.
     pub(crate) fn is_attendant(&self) -> bool {
-        self.attendant.get() == Some(&thread::current().id())
+        ATTENDED.with(|attended| ptr::eq(attended.get(), self))
     }
 
     /// Asks for something and waits for the answer.
@@ -160,7 +162,7 @@ impl Bell {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sync::Instant;
+    use crate::sync::{Instant, thread};
 
     const PAUSE: Duration = Duration::from_millis(100);
 

@@ -25,7 +25,7 @@ pub(crate) use scheduled::{
     atomics::{AtomicBool, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, AtomicUsize},
 };
 #[cfg(all(test, shuttle))]
-pub(crate) use shuttle::{hint, sync::mpsc, thread};
+pub(crate) use shuttle::{hint, sync::mpsc, thread, thread_local};
 pub(crate) use std::sync::atomic::Ordering;
 #[cfg(not(all(test, shuttle)))]
 pub(crate) use std::{
@@ -34,7 +34,7 @@ pub(crate) use std::{
         atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, AtomicUsize},
         mpsc,
     },
-    thread,
+    thread, thread_local,
     time::Instant,
 };
 
