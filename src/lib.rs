@@ -97,7 +97,7 @@ pub mod testing {
         memory::MemoryDisk,
         recorder::{RecorderDisk, Replay, Step},
     };
-    pub use crate::log::parse::{parse_journal, parse_segment, parse_snapshot, parse_state};
+    pub use crate::log::parse::{JOURNAL_BYTES, parse_journal, parse_segment, parse_snapshot, parse_state};
 }
 
 /// README's example is a test.

@@ -20,8 +20,11 @@ pub(crate) const ENTRY_BYTES: usize = 32;
 /// Every journal file has this length from its creation on: a shorter one has lost something.
 pub(crate) const FILE_BYTES: usize = 1 << 20;
 const SYNCED: u8 = 1;
+/// How much is read at once.
+const PART_BYTES: usize = 64 << 10;
 
-const _: () = assert!((FILE_BYTES - HEADER_BYTES).is_multiple_of(ENTRY_BYTES));
+const _: () = assert!(HEADER_BYTES.is_multiple_of(ENTRY_BYTES) && PART_BYTES.is_multiple_of(ENTRY_BYTES));
+const _: () = assert!(FILE_BYTES.is_multiple_of(PART_BYTES));
 
 /// Something that makes records dead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -275,21 +278,22 @@ pub(crate) fn read_headers(directory: &Directory, state: &State) -> Option<VecDe
 /// with a hole cannot tell what must not come back, unless it was synced: then nobody was told.
 pub(crate) fn read(directory: &Directory, state: &State) -> Option<Invalidations> {
     let mut invalidations = Invalidations::default();
+    let mut part = vec![0; PART_BYTES];
     for number in state.journals.0..state.journals.1 {
         let (file, header) = open(directory, number, state.epoch)?;
-        let mut bytes = vec![0; FILE_BYTES];
-        file.read_exact_at(&mut bytes, 0).ok()?;
-        let mut at = HEADER_BYTES;
-        while let Some(entry) = bytes[at..].first_chunk() {
-            if !is_zero(entry) {
-                invalidations.add(decode(entry, &header, at)?);
-            } else if !header.is_synced {
-                break;
+        let mut has_ended = false;
+        for start in (0..FILE_BYTES).step_by(PART_BYTES) {
+            file.read_exact_at(&mut part, start as u64).ok()?;
+            let entries = part.as_chunks().0.iter().zip((start..).step_by(ENTRY_BYTES));
+            for (entry, at) in entries.filter(|&(_, at)| at >= HEADER_BYTES) {
+                if is_zero(entry) {
+                    has_ended = !header.is_synced;
+                } else if has_ended {
+                    return None;
+                } else {
+                    invalidations.add(decode(entry, &header, at)?);
+                }
             }
-            at += ENTRY_BYTES;
-        }
-        if !is_zero(&bytes[at..]) {
-            return None;
         }
     }
     invalidations.finish();

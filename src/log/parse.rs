@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     hash::KeyHash,
-    io::memory::MemoryDisk,
+    io::{Io, OpenMode, memory::MemoryDisk},
     location::{Location, RECORD_ALIGN, SegmentId, Seq},
     options::{Durability, OnMismatch, ReadMode},
     time::Anchor,
@@ -89,12 +89,16 @@ fn is_whole(log: &Log, at: Location) -> bool {
     true
 }
 
-/// Reads a journal of this one file. Returns the number of entries, 0 if they are not believed.
+/// The length that a journal's file has; its end is zeros.
+pub const JOURNAL_BYTES: usize = journal::FILE_BYTES;
+
+/// Reads a journal of one file: these bytes, and zeros up to that length. Returns the number of entries, 0 if
+/// they are not believed.
 ///
 /// # Panics
 ///
 /// If an entry that is believed does not kill what it names.
-pub fn parse_journal(bytes: &[u8]) -> usize {
+pub fn parse_journal(bytes: &[u8], file_bytes: usize) -> usize {
     let Some(JournalHeader { number, epoch, salt, .. }) = bytes.first_chunk().and_then(JournalHeader::decode)
     else {
         return 0;
@@ -104,6 +108,8 @@ pub fn parse_journal(bytes: &[u8]) -> usize {
     };
     let disk = disk_with(&format!("inv-{number:08x}.log"), bytes);
     let directory = enter(&disk);
+    let file = disk.open(&directory.journal(number), OpenMode::Write).expect("it was put there");
+    file.set_len(file_bytes as u64).expect("memory takes any length");
     let state = State { journals: (number, end), ..state(&directory, epoch) };
     let headers = journal::read_headers(&directory, &state);
     let Some(invalidations) = journal::read(&directory, &state) else {
