@@ -16,16 +16,29 @@ use crate::common::{
 };
 use embercache::{Admission, Builder, Cache, KIB, MIB, Start, WriteBehind, testing::MemoryDisk};
 
-const KEYS: u64 = 600;
-const VALUE_BYTES: usize = 300;
 /// One key in so many is overwritten after it was flushed, and another removed.
 const CHANGED: u64 = 10;
 
-fn builder(disk: &MemoryDisk) -> Builder<u64, Vec<u8>> {
+/// How much there is to damage.
+#[derive(Clone, Copy, Debug)]
+struct Shape {
+    keys: u64,
+    value_bytes: usize,
+    segment_bytes: u64,
+}
+
+/// Several segments, of which one test after the other damages a sample.
+const SEGMENTS: Shape = Shape { keys: 600, value_bytes: 300, segment_bytes: 64 * KIB };
+/// One sealed segment of a MiB, and the next.
+const MEGABYTE: Shape = Shape { keys: 300, value_bytes: 4000, segment_bytes: MIB };
+/// As much of a segment of 64 MiB as its records fill.
+const LARGE: Shape = Shape { keys: 600, value_bytes: 100_000, segment_bytes: 64 * MIB };
+
+fn builder(disk: &MemoryDisk, shape: Shape) -> Builder<u64, Vec<u8>> {
     Cache::builder("cache")
         .ram_entries(32)
-        .segment_size(64 * KIB)
-        .disk(2 * MIB)
+        .segment_size(shape.segment_bytes)
+        .disk(32 * shape.segment_bytes)
         .stripes(4)
         .admission(Admission::All)
         .write_behind(WriteBehind::Never)
@@ -41,6 +54,7 @@ enum Left {
 
 /// A directory as a cache left it, and what a cache that opens it may say.
 struct Wreck {
+    shape: Shape,
     disk: MemoryDisk,
     /// The only version that each key may have; a key that is not here may have none.
     current: BTreeMap<u64, u64>,
@@ -49,17 +63,22 @@ struct Wreck {
 impl Wreck {
     /// `life` makes its values unlike those of another life.
     fn new(left: Left, life: u64) -> Wreck {
+        Wreck::of(SEGMENTS, left, life)
+    }
+
+    fn of(shape: Shape, left: Left, life: u64) -> Wreck {
+        let Shape { keys, value_bytes, .. } = shape;
         let disk = MemoryDisk::new();
-        let cache = builder(&disk).open().unwrap();
+        let cache = builder(&disk, shape).open().unwrap();
         let mut current = BTreeMap::new();
         let version = |count| life << 32 | count;
-        for key in 0..KEYS {
-            cache.insert(key, value(key, version(0), VALUE_BYTES)).unwrap();
+        for key in 0..keys {
+            cache.insert(key, value(key, version(0), value_bytes)).unwrap();
             current.insert(key, version(0));
         }
         cache.flush().unwrap();
-        for key in (0..KEYS).step_by(CHANGED as usize) {
-            cache.insert(key, value(key, version(1), VALUE_BYTES)).unwrap();
+        for key in (0..keys).step_by(CHANGED as usize) {
+            cache.insert(key, value(key, version(1), value_bytes)).unwrap();
             current.insert(key, version(1));
             cache.remove(&(key + 1)).unwrap();
             current.remove(&(key + 1));
@@ -70,7 +89,7 @@ impl Wreck {
             Left::ByClose => cache.close().unwrap(),
             Left::ByKill => {}
         }
-        Wreck { disk: disk.after_kill(), current }
+        Wreck { shape, disk: disk.after_kill(), current }
     }
 
     /// A copy in which `damage` was done to one file.
@@ -100,21 +119,25 @@ impl Wreck {
         segments
     }
 
-    /// The keys whose current record ends in `bytes`, and where it does.
+    /// The keys whose current record ends in `bytes`, and where it does. A record's parts begin at multiples of 8
+    /// as long as its key is one.
     fn ends_of_records(&self, bytes: &[u8]) -> Vec<(u64, usize)> {
-        let ends = |(&key, &version): (&u64, &u64)| {
-            let value = value(key, version, VALUE_BYTES);
-            let at = bytes.windows(value.len()).position(|window| window == value)?;
-            Some((key, at + value.len()))
+        let number = |at| Some(u64::from_le_bytes(*bytes.get(at..)?.first_chunk()?));
+        let end = |at| {
+            let key = number(at)?;
+            let version = number(at + 8).filter(|version| self.current.get(&key) == Some(version))?;
+            let value = value(key, version, self.shape.value_bytes);
+            bytes[at..].starts_with(&value).then_some((key, at + value.len()))
         };
-        self.current.iter().filter_map(ends).collect()
+        (0..bytes.len()).step_by(8).filter_map(end).collect()
     }
 
     /// Opens a directory that was made from this one, and reads every key.
     fn open(&self, disk: &MemoryDisk) -> Opened {
-        let cache = builder(disk).open().expect("no damage to a file makes the directory unusable");
+        let cache =
+            builder(disk, self.shape).open().expect("no damage to a file makes the directory unusable");
         let start = cache.stats().recovery.start;
-        let found: BTreeSet<u64> = (0..KEYS).filter(|&key| self.finds(&cache, key)).collect();
+        let found: BTreeSet<u64> = (0..self.shape.keys).filter(|&key| self.finds(&cache, key)).collect();
         cache.check();
         Opened { start, found }
     }
@@ -152,52 +175,104 @@ fn an_untouched_directory() {
     }
 }
 
+/// Bits that were flipped in sealed segments, and what became of the entries that were not there.
+#[derive(Debug, Default)]
+struct Flips {
+    flips: usize,
+    untouched: usize,
+    lost: usize,
+}
+
+impl Flips {
+    fn flip(&mut self, wreck: &Wreck, file: &Path, bits: impl Iterator<Item = (usize, u8)>) {
+        let ends = wreck.ends_of_records(&wreck.bytes(file));
+        let record_bytes = wreck.shape.value_bytes + 64;
+        for (at, mask) in bits {
+            let disk = wreck.damaged(file, |bytes| bytes[at] ^= mask);
+            let found = wreck.open(&disk).found;
+            let is_hit = |&&(_, end): &&(u64, usize)| at < end + 8 && at + record_bytes > end;
+            let hit: Vec<u64> = ends.iter().filter(is_hit).map(|&(key, _)| key).collect();
+            let untouched = wreck.current.keys().filter(|key| !hit.contains(key));
+            self.lost += untouched.clone().filter(|key| !found.contains(key)).count();
+            self.untouched += untouched.count();
+            self.flips += 1;
+        }
+    }
+
+    fn judge(&self, what: &str) {
+        let Flips { flips, untouched, lost } = *self;
+        figure(
+            15,
+            &format!("{flips} flips of {what}, 0 wrong, {lost} of {untouched} untouched entries lost"),
+        );
+        assert!(flips > 100 && lost * 100 <= untouched, "{lost} of {untouched} are lost");
+    }
+}
+
 /// Line 15: of sealed segments. In one that is not, the first damage is the end.
 #[test]
 fn a_bit_of_a_segment_flips() {
-    let (mut flips, mut lost, mut there) = (0, 0, 0);
+    let mut flips = Flips::default();
     for left in [Left::ByClose, Left::ByKill] {
         let wreck = Wreck::new(left, 1);
         for file in wreck.sealed_segments() {
-            let bytes = wreck.bytes(&file);
-            let ends = wreck.ends_of_records(&bytes);
-            for at in sample(bytes.len(), 701) {
-                let disk = wreck.damaged(&file, |bytes| bytes[at] ^= 1 << (at % 8));
-                let found = wreck.open(&disk).found;
-                let is_hit = |&&(_, end): &&(u64, usize)| at < end + 8 && at + VALUE_BYTES + 64 > end;
-                let hit: Vec<u64> = ends.iter().filter(is_hit).map(|&(key, _)| key).collect();
-                let missing = wreck.current.keys().filter(|key| !found.contains(key) && !hit.contains(key));
-                lost += missing.count();
-                there += wreck.current.len();
-                flips += 1;
-            }
+            let bits = sample(wreck.bytes(&file).len(), 701).map(|at| (at, 1 << (at % 8)));
+            flips.flip(&wreck, &file, bits);
         }
     }
-    figure(15, &format!("{flips} flips of a segment, 0 wrong, {lost} of {there} untouched entries lost"));
-    assert!(flips > 300 && lost * 100 <= there, "{lost} of {there} entries that were not touched are lost");
+    flips.judge("a segment");
+}
+
+/// Line 15, with the geometry that it names: every byte of a MiB, all bits of the header, and of the footer.
+#[test]
+fn a_bit_of_a_mebibyte_flips() {
+    let mut flips = Flips::default();
+    let wreck = Wreck::of(MEGABYTE, Left::ByKill, 1);
+    let file = &wreck.sealed_segments()[0];
+    let bytes = wreck.bytes(file);
+    flips.flip(&wreck, file, sample(bytes.len(), 9001).map(|at| (at, 1 << (at % 8))));
+    let footer = *wreck.ends_of_records(&bytes).iter().map(|(_, end)| end).max().unwrap();
+    let ends = (0..64).chain(footer..bytes.len());
+    let bits = ends.flat_map(|at| (0..8).map(move |bit| (at, 1 << bit)));
+    let step = (601 / cases(1) as usize).max(1);
+    flips.flip(&wreck, file, bits.step_by(step));
+    flips.judge("a segment of a MiB, its ends bit by bit");
+}
+
+/// Cuts the file at these lengths.
+fn cut(wreck: &Wreck, file: &Path, lengths: impl Iterator<Item = usize>) -> usize {
+    let ends = wreck.ends_of_records(&wreck.bytes(file));
+    let cut = |len| {
+        let disk = wreck.damaged(file, |bytes| bytes.truncate(len));
+        let found = wreck.open(&disk).found;
+        // The padding of a record is not counted here, so the last one before the cut may be gone.
+        let owed = ends.iter().filter(|&&(_, end)| end + 8 <= len);
+        for (key, end) in owed {
+            assert!(found.contains(key), "key {key}, which ended at {end}, is lost by a cut at {len}");
+        }
+    };
+    lengths.map(cut).count()
 }
 
 /// Line 16.
 #[test]
 fn a_segment_is_cut_off() {
-    let mut cuts = 0;
     let wreck = Wreck::new(Left::ByKill, 1);
-    for file in wreck.files("seg-") {
-        let bytes = wreck.bytes(&file);
-        let ends = wreck.ends_of_records(&bytes);
-        for len in sample(bytes.len(), 401) {
-            let disk = wreck.damaged(&file, |bytes| bytes.truncate(len));
-            let found = wreck.open(&disk).found;
-            // The padding of a record is not counted here, so the last one before the cut may be gone.
-            let owed = ends.iter().filter(|&&(_, end)| end + 8 <= len);
-            for (key, end) in owed {
-                assert!(found.contains(key), "key {key}, which ended at {end}, is lost by a cut at {len}");
-            }
-            cuts += 1;
-        }
-    }
+    let files = wreck.files("seg-");
+    let cuts: usize = files.iter().map(|file| cut(&wreck, file, sample(wreck.bytes(file).len(), 401))).sum();
     figure(16, &format!("{cuts} cuts of a segment, 0 wrong, every whole record before the cut is back"));
     assert!(cuts > 500, "only {cuts} cuts");
+}
+
+/// Line 16, of a large one.
+#[test]
+fn a_large_segment_is_cut_off() {
+    let mut random = Random::new(from_env("EMBERCACHE_SEED", 16));
+    let wreck = Wreck::of(LARGE, Left::ByKill, 1);
+    let file = &wreck.files("seg-")[0];
+    let len = wreck.bytes(file).len() as u64;
+    let cuts = cut(&wreck, file, (0..cases(4)).map(|_| random.below(len) as usize));
+    figure(16, &format!("{cuts} cuts of a segment of {} MiB, 0 wrong, the same", len >> 20));
 }
 
 /// Line 17.
