@@ -284,6 +284,10 @@ pub(crate) fn read(directory: &Directory, state: &State) -> Option<Invalidations
         let mut has_ended = false;
         for start in (0..FILE_BYTES).step_by(PART_BYTES) {
             file.read_exact_at(&mut part, start as u64).ok()?;
+            if is_zero(&part) {
+                has_ended = !header.is_synced;
+                continue;
+            }
             let entries = part.as_chunks().0.iter().zip((start..).step_by(ENTRY_BYTES));
             for (entry, at) in entries.filter(|&(_, at)| at >= HEADER_BYTES) {
                 if is_zero(entry) {
