@@ -31,6 +31,8 @@ struct Shape {
 const SEGMENTS: Shape = Shape { keys: 600, value_bytes: 300, segment_bytes: 64 * KIB };
 /// One sealed segment of a MiB, and the next.
 const MEGABYTE: Shape = Shape { keys: 300, value_bytes: 4000, segment_bytes: MIB };
+/// More entries than 64 KiB of a snapshot have.
+const ENTRIES: Shape = Shape { keys: 5000, value_bytes: 24, segment_bytes: 64 * KIB };
 /// As much of a segment of 64 MiB as its records fill.
 const LARGE: Shape = Shape { keys: 600, value_bytes: 100_000, segment_bytes: 64 * MIB };
 
@@ -348,23 +350,25 @@ fn frames_of_a_previous_life_behind_the_end() {
     figure(19, &format!("{} tails with frames of another life, 0 accepted", cases(200)));
 }
 
-/// Line 20.
+/// Line 20: every byte of a small snapshot, and of one of 64 KiB.
 #[test]
 fn the_snapshot_is_damaged() {
-    let wreck = Wreck::new(Left::ByClose, 1);
-    let file = wreck.files("index.snap").pop().unwrap();
-    let bytes = wreck.bytes(&file);
-    let sweep = |disk: &MemoryDisk| {
-        let opened = wreck.open(disk);
-        assert!(opened.found.iter().eq(wreck.current.keys()), "{} of them", opened.found.len());
-        opened.start
-    };
     let (mut damages, mut fallbacks) = (0, 0);
-    for at in sample(bytes.len(), 13) {
-        let flipped = sweep(&wreck.damaged(&file, |bytes| bytes[at] ^= 1 << (at % 8)));
-        let cut = sweep(&wreck.damaged(&file, |bytes| bytes.truncate(at)));
-        fallbacks += [flipped, cut].iter().filter(|&&start| start == Start::Recovered).count();
-        damages += 2;
+    for (shape, share) in [(SEGMENTS, 13), (ENTRIES, 2003)] {
+        let wreck = Wreck::of(shape, Left::ByClose, 1);
+        let file = wreck.files("index.snap").pop().unwrap();
+        let bytes = wreck.bytes(&file);
+        let sweep = |disk: &MemoryDisk| {
+            let opened = wreck.open(disk);
+            assert!(opened.found.iter().eq(wreck.current.keys()), "{} of them", opened.found.len());
+            opened.start
+        };
+        for at in sample(bytes.len(), share) {
+            let flipped = sweep(&wreck.damaged(&file, |bytes| bytes[at] ^= 1 << (at % 8)));
+            let cut = sweep(&wreck.damaged(&file, |bytes| bytes.truncate(at)));
+            fallbacks += [flipped, cut].iter().filter(|&&start| start == Start::Recovered).count();
+            damages += 2;
+        }
     }
     figure(20, &format!("{damages} flips and cuts of the snapshot, the same keys after each"));
     assert!(fallbacks > damages / 4, "{fallbacks} of {damages} were noticed at open");
