@@ -218,6 +218,14 @@ impl<K: Key, V: Value> Tiers<K, V> {
         payload.saturating_add(size_of::<Entry<K, V>>() as u64 + ENTRY_OVERHEAD_BYTES)
     }
 
+    /// Has the copy at `location` brought near, which is about to be read.
+    #[inline]
+    pub(crate) fn prefetch_copy(&self, location: Location, guard: &Guard) {
+        if let Some(log) = &self.log {
+            log.prefetch(location, guard);
+        }
+    }
+
     /// Reads the copy at `location` of a key, which the index named. What cannot be read is
     /// forgotten, in a way that it cannot come back.
     pub(crate) fn read_copy<Q>(

@@ -267,6 +267,7 @@ impl<K: Key, V: Value> Cache<K, V> {
         }
         for _ in 0..MOVES_MAX {
             let mut shard = self.tiers.shard(hash, guard);
+            shard.prefetch(hash);
             let (location, comes_back) = match shard.find(hash, key) {
                 Found::Hot(found) => {
                     // It came, or was overwritten, since the look-up without the lock.
@@ -274,7 +275,10 @@ impl<K: Key, V: Value> Cache<K, V> {
                     self.tiers.look_ups.add_hits(1);
                     return Some(read(self.touch(found)));
                 }
-                Found::Cold(location) => (location, shard.note_disk_hit(hash)),
+                Found::Cold(location) => {
+                    self.tiers.prefetch_copy(location, guard);
+                    (location, shard.note_disk_hit(hash))
+                }
                 Found::Nothing => break,
             };
             drop(shard);

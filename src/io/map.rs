@@ -4,6 +4,8 @@ use std::{fmt, fs::File, io, ptr};
 
 use memmap2::{MmapOptions, MmapRaw};
 
+use crate::processor::prefetch;
+
 /// A read-only mapping of the first bytes of a file.
 ///
 /// # Invariants
@@ -18,6 +20,9 @@ use memmap2::{MmapOptions, MmapRaw};
 pub struct Map {
     raw: MmapRaw,
 }
+
+/// A line of the processor's cache, on most of them.
+const LINE_BYTES: usize = 64;
 
 /// A copy was asked for that does not lie within the mapping.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -40,6 +45,14 @@ impl Map {
         #[cfg(unix)]
         let _ = raw.advise(memmap2::Advice::Random);
         Ok(Map { raw })
+    }
+
+    /// Has these bytes brought near; any that are not mapped cost no more.
+    #[inline]
+    pub(crate) fn prefetch(&self, offset: usize, len: usize) {
+        for line in (offset..offset + len).step_by(LINE_BYTES) {
+            prefetch(self.raw.as_ptr().wrapping_add(line));
+        }
     }
 
     /// Copies the bytes from `offset` over all of `out`.

@@ -216,6 +216,14 @@ impl Log {
         self.table.read().len()
     }
 
+    /// Has the record at `at` brought near, if it is in a mapped segment.
+    #[inline]
+    pub(crate) fn prefetch(&self, at: Location, guard: &Guard) {
+        if let Some(segment) = self.readable.get(guard).get(at.segment()) {
+            segment.prefetch(at.offset());
+        }
+    }
+
     /// The value at `at`, if the record there is `key`'s.
     pub(crate) fn read(&self, at: Location, key: &[u8], guard: &Guard) -> Read {
         match self.readable.get(guard).get(at.segment()) {

@@ -19,6 +19,8 @@ use crate::{
 };
 
 pub(crate) const HEADER_BYTES: usize = 64;
+/// The rest of a longer record the processor brings near itself, once it sees the copy go on and on.
+const PREFETCHED_BYTES_MAX: usize = 4608;
 
 /// The first bytes of a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,6 +117,8 @@ pub(crate) struct Segment {
     pub(crate) max_seq: Seq,
     pub(crate) file_bytes: u64,
     hash_seed: u64,
+    /// How much is brought near before a record is read: what one takes in the mean.
+    prefetched_bytes: usize,
     /// Whether the file is known to outlive the machine. Relaxed, as the next: the one thread that
     /// appends sets and asks it.
     pub(crate) synced: AtomicBool,
@@ -180,7 +184,9 @@ impl Segment {
         file_bytes: u64,
         hash_seed: u64,
     ) -> Segment {
+        let mean_bytes = footer.as_ref().map_or(0, |trailer| end as usize / trailer.count.max(1) as usize);
         Segment {
+            prefetched_bytes: mean_bytes.min(PREFETCHED_BYTES_MAX),
             max_seq: footer.as_ref().map_or_else(|&max_seq| max_seq, |trailer| trailer.max_seq),
             trailer: footer.ok(),
             ..Segment::new(header, bytes, end, file_bytes, hash_seed)
@@ -196,6 +202,7 @@ impl Segment {
             max_seq: Seq(u64::MAX),
             file_bytes,
             hash_seed,
+            prefetched_bytes: 0,
             synced: AtomicBool::new(false),
             sync_failed: AtomicBool::new(false),
             damaged: AtomicU32::new(0),
@@ -226,6 +233,15 @@ impl Segment {
     /// The end of the records.
     pub(crate) fn end(&self) -> u32 {
         self.readable.load(Acquire)
+    }
+
+    /// Has a record brought near, as long as they are in the mean: all its lines at a time, where a read
+    /// waits for its header, then for its key, then for its value.
+    #[inline]
+    pub(crate) fn prefetch(&self, offset: u32) {
+        if let Bytes::Map(map) = &self.bytes {
+            map.prefetch(offset as usize, self.prefetched_bytes);
+        }
     }
 
     /// The value at `at`, if the record there is `key`'s. Copies first and verifies the copies.
