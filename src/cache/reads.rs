@@ -66,6 +66,7 @@ impl<K: Key, V: Value> Cache<K, V> {
         Q: KeyBytes + ?Sized,
     {
         let hash = self.tiers.hash(key).ok()?;
+        self.tiers.stripe(hash).hot.prefetch_bucket(hash);
         self.get_hashed(hash, key, read, &epoch::pin())
     }
 
@@ -131,10 +132,10 @@ impl<K: Key, V: Value> Cache<K, V> {
         Q: KeyBytes + ?Sized,
     {
         let hashes = batch.map(|key| key.and_then(|key| self.tiers.hash(key).ok()));
-        let guard = &epoch::pin();
         for &hash in hashes.iter().flatten() {
-            self.tiers.stripe(hash).hot.prefetch_bucket(hash, guard);
+            self.tiers.stripe(hash).hot.prefetch_bucket(hash);
         }
+        let guard = &epoch::pin();
         let candidates =
             hashes.map(|hash| hash.and_then(|hash| self.tiers.stripe(hash).hot.candidate(hash, guard)));
         let mut hits = 0;

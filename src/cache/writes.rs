@@ -189,9 +189,9 @@ impl<K: Key, V: Value> Cache<K, V> {
     /// what to wait for before that is said.
     fn put_in_ram(&self, arrival: Arrival<K, V>, load: Option<LoadId>) -> Result<(bool, JournalEnd), Error> {
         let hash = arrival.entry.meta.hash;
-        let guard = epoch::pin();
         let stripe = self.tiers.stripe(hash);
-        stripe.hot.prefetch_bucket(hash, &guard);
+        stripe.hot.prefetch_bucket(hash);
+        let guard = epoch::pin();
         let mut shard = self.tiers.shard(hash, &guard);
         shard.prefetch(hash);
         if shard.is_closed() {

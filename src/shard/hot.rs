@@ -63,7 +63,7 @@ use super::{
     arena::Arena,
     entry::{Entry, Flags, Resident, SlotId, Times},
     slab::Slab,
-    table::{Probe, Table},
+    table::{Probe, Table, Whereabouts},
 };
 use crate::{
     hash::KeyHash,
@@ -89,6 +89,7 @@ pub(crate) use writer::{Gone, HotWriter, Patience};
 pub(crate) struct Hot<K, V> {
     /// Acquire loads pair with the AcqRel swap in `grow`.
     table: AtomicPtr<Table>,
+    whereabouts: Whereabouts,
     slab: Slab<Entry<K, V>>,
     /// The times of those entries in the slab that have any.
     times: Slab<Times>,
@@ -127,6 +128,7 @@ impl<K, V> Hot<K, V> {
         let table = Box::new(Table::new(arena, 1));
         let rest = Rest { bytes: AtomicUsize::new(table.bytes()), ..Rest::default() };
         let hot = Arc::new(Hot {
+            whereabouts: Whereabouts::of(&table),
             table: AtomicPtr::new(Box::into_raw(table)),
             times: Slab::new(Arc::clone(arena)),
             slab: Slab::new(Arc::clone(arena)),
@@ -151,10 +153,11 @@ impl<K, V> Hot<K, V> {
         candidates.find_map(|candidate| candidate.resident(hash, key))
     }
 
-    /// Has the bucket where a look-up of this hash starts brought near.
+    /// Has the bucket where a look-up of this hash starts brought near. Before the thread is pinned: pinning's
+    /// fence waits for all loads before it, and those of the next look-up wait for the fence; but not this.
     #[inline]
-    pub(crate) fn prefetch_bucket(&self, hash: KeyHash, guard: &Guard) {
-        self.table(guard).prefetch(hash);
+    pub(crate) fn prefetch_bucket(&self, hash: KeyHash) {
+        self.whereabouts.prefetch(hash);
     }
 
     /// The first entry that may have this hash, which is brought near, at the cost of a look at its bucket.

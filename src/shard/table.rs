@@ -19,7 +19,7 @@
 //! One writer changes a table at a time; any number of readers probe it meanwhile. What a reader
 //! may see of a change in progress is argued in [`hot`](super::hot).
 
-use std::{array, sync::Arc};
+use std::{array, ptr, sync::Arc};
 
 use super::{
     arena::{Arena, Array},
@@ -29,6 +29,7 @@ use crate::{
     hash::KeyHash,
     processor::{equal_bytes, prefetch},
     sync::{
+        AtomicPtr, AtomicUsize,
         Ordering::{Acquire, Relaxed, Release},
         lock_free::{AtomicU32, AtomicU64},
     },
@@ -205,10 +206,44 @@ impl Table {
         if index + 1 == self.buckets.len() { 0 } else { index + 1 }
     }
 
-    /// The low half as a fraction of all buckets: the top bits are equal in all hashes of a stripe.
     #[inline]
     fn home(&self, hash: KeyHash) -> usize {
-        (((hash.0 & 0xffff_ffff) * self.buckets.len() as u64) >> 32) as usize
+        home(hash, self.buckets.len())
+    }
+}
+
+/// The low half as a fraction of all buckets: the top bits are equal in all hashes of a stripe.
+#[inline]
+fn home(hash: KeyHash, buckets: usize) -> usize {
+    (((hash.0 & 0xffff_ffff) * buckets as u64) >> 32) as usize
+}
+
+/// Where a table's buckets were when somebody looked, for those whom no guard lets look at the table. Both
+/// Relaxed, and not one change: at worst a bucket is brought near that nobody asks for.
+#[derive(Debug)]
+pub(crate) struct Whereabouts {
+    first: AtomicPtr<Bucket>,
+    buckets: AtomicUsize,
+}
+
+impl Whereabouts {
+    pub(crate) fn of(table: &Table) -> Whereabouts {
+        let here = Whereabouts { first: AtomicPtr::new(ptr::null_mut()), buckets: AtomicUsize::new(0) };
+        here.follow(table);
+        here
+    }
+
+    /// The table is another one now.
+    pub(crate) fn follow(&self, table: &Table) {
+        self.first.store(table.buckets.as_ptr().cast_mut(), Relaxed);
+        self.buckets.store(table.buckets.len(), Relaxed);
+    }
+
+    /// As [`Table::prefetch`].
+    #[inline]
+    pub(crate) fn prefetch(&self, hash: KeyHash) {
+        let index = home(hash, self.buckets.load(Relaxed));
+        prefetch(self.first.load(Relaxed).wrapping_add(index));
     }
 }
 

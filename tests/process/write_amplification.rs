@@ -2,6 +2,10 @@
 
 use std::fs;
 
+use crate::common::{
+    Random, TempDir, TestCache, cases, figure,
+    value::{self, value},
+};
 use embercache::{Admission, Cache, KIB, MIB};
 
 /// Bytes that this process has passed to write calls.
@@ -46,4 +50,47 @@ fn the_stats_say_what_was_written() {
     assert!((1.05..1.45).contains(&amplification), "{amplification}");
     assert!(stats.disk_bytes <= 2 * MIB + 2 * 64 * KIB, "{} bytes on disk", stats.disk_bytes);
     cache.check();
+}
+
+/// Line 60: with a quarter of each segment written again at most, of what is asked for as shops are.
+#[test]
+#[cfg_attr(not(target_os = "linux"), ignore = "there is no /proc")]
+fn a_quarter_written_again_costs_little() {
+    const KEYS: f64 = 40_000.0;
+    const SKEW: f64 = 0.9;
+    let _alone = crate::alone();
+    let dir = TempDir::new();
+    let before = written();
+    let builder = Cache::builder(dir.cache()).ram_entries(1_000).disk(6 * MIB).segment_size(64 * KIB);
+    let cache: TestCache = builder.reinsertion(25).open().unwrap();
+    let mut random = Random::new(60);
+    // Ranks of a Zipf distribution, by the inverse of its continuous form.
+    let mut zipf = || {
+        let uniform = random.below(1 << 32) as f64 / (1_u64 << 32) as f64;
+        (uniform * (KEYS.powf(1.0 - SKEW) - 1.0) + 1.0).powf(1.0 / (1.0 - SKEW)) as u64
+    };
+    for _ in 0..cases(400_000) {
+        let key = zipf();
+        match cache.get(&key) {
+            Some(found) => assert_eq!(value::version(key, &found), 1),
+            None => cache.insert(key, value(key, 1, 400)).unwrap(),
+        }
+    }
+    cache.flush().unwrap();
+    let passed = (written() - before) as f64;
+    let stats = cache.stats();
+    let amplification = stats.write_amplification();
+    let new = (stats.record_bytes_written - stats.reinserted_bytes_written) as f64;
+    figure(
+        60,
+        &format!(
+            "{} records written, {} of them again: {amplification:.2} bytes a byte, by the kernel {:.2}",
+            stats.record_bytes_written / 440,
+            stats.reinsertions,
+            passed / new,
+        ),
+    );
+    assert!(stats.reclaimed > 1_000 && stats.reinsertions > 500, "{stats:#?}");
+    assert!(amplification <= 1.35, "{amplification}");
+    assert!((amplification * new / passed - 1.0).abs() < 0.02, "{amplification} of {new}, not {passed}");
 }

@@ -322,6 +322,7 @@ impl<K: Send + Sync + 'static, V: Send + Sync + 'static> HotWriter<K, V> {
             from = SlotId(slot.0 + 1);
         }
         self.hot.rest.bytes.fetch_add(larger.bytes(), Relaxed);
+        self.hot.whereabouts.follow(&larger);
         // AcqRel: Release pairs with the Acquire loads of `table`; Acquire for the freeing below.
         let old = self.hot.table.swap(Box::into_raw(larger), AcqRel);
         // The outgrown table is memory that the next ones need.
