@@ -802,25 +802,31 @@ fn a_full_journal_file_is_durable_before_the_next_is_begun() {
 /// not, in any order; elsewhere, zeros between entries are damage.
 #[test]
 fn a_gap_in_the_journal_is_believed_where_entries_were_synced() {
-    for durability in [Durability::PowerLoss, Durability::ProcessCrash] {
-        let mut bench = Bench::new();
-        bench.options.durability = durability;
-        bench.start();
-        let keys: Vec<String> = (10..50).map(|number| number.to_string()).collect();
-        keys.iter().for_each(|key| _ = bench.put(key, "1"));
-        keys.iter().for_each(|key| bench.invalidate(key));
-        bench.open = None;
-        let path = bench.path("inv-00000000.log");
-        let mut bytes = fs::read(&path).unwrap();
-        bytes[512..1024].fill(0);
-        fs::write(path, bytes).unwrap();
-        if durability == Durability::PowerLoss {
-            bench.disk.set_boot_id([9; 16]);
-            assert_eq!(bench.start(), Start::Entries);
-            assert_eq!(bench.found().split(' ').count(), 16, "the lost ones alone are there");
-            assert!(bench.found().starts_with("24=1"));
-        } else {
-            assert_eq!(bench.start(), Start::Journal);
+    // In one of the parts that it is read in, and all of one.
+    for (count, gap) in [(40, 512..1024), (4_500, 64 << 10..128 << 10)] {
+        for durability in [Durability::PowerLoss, Durability::ProcessCrash] {
+            let mut bench = Bench::new();
+            bench.options.durability = durability;
+            bench.start();
+            let keys: Vec<String> = (0..count).map(|number| format!("{number:04}")).collect();
+            keys.iter().for_each(|key| _ = bench.put(key, "1"));
+            keys.iter().for_each(|key| bench.invalidate(key));
+            bench.open = None;
+            let path = bench.path("inv-00000000.log");
+            let mut bytes = fs::read(&path).unwrap();
+            bytes[gap.clone()].fill(0);
+            fs::write(path, bytes).unwrap();
+            if durability == Durability::PowerLoss {
+                bench.disk.set_boot_id([9; 16]);
+                assert_eq!(bench.start(), Start::Entries);
+                let first = (gap.start - journal::HEADER_BYTES) / journal::ENTRY_BYTES;
+                let found = bench.found();
+                assert!(found.starts_with(&format!("{first:04}=1")), "{found}");
+                let lost = gap.len() / journal::ENTRY_BYTES;
+                assert_eq!(found.split(' ').count(), lost, "the lost ones alone are there");
+            } else {
+                assert_eq!(bench.start(), Start::Journal);
+            }
         }
     }
 }
