@@ -28,7 +28,7 @@ pub(crate) struct Life<'a> {
     number: u64,
     /// The version of each key below which it is stale to this life's readers.
     floors: Vec<AtomicU64>,
-    /// Operations of each writer so far, so that no two have one version.
+    /// Operations of the writer that has done most so far, so that no two have one version.
     done: u64,
     ending: Arc<AtomicBool>,
 }
@@ -39,19 +39,19 @@ impl<'a> Life<'a> {
         Life { reporter, number, floors, done: 0, ending: Arc::default() }
     }
 
-    /// Once this is true, everybody stops.
+    /// While this is true, everybody stops.
     pub(crate) fn ending(&self) -> Arc<AtomicBool> {
         Arc::clone(&self.ending)
     }
 
-    /// Uses the cache until each writer has done so many operations.
+    /// Uses the cache until each writer has done so many operations, or it is to end.
     pub(crate) fn go_on(&mut self, cache: &TestCache, operations: u64) {
-        let (life, writing) = (&*self, AtomicU64::new(WRITERS));
+        let (life, writing, done) = (&*self, AtomicU64::new(WRITERS), AtomicU64::new(self.done));
         thread::scope(|scope| {
             for number in 0..WRITERS {
-                let writing = &writing;
+                let (writing, done) = (&writing, &done);
                 scope.spawn(move || {
-                    Writer { cache, life, number }.run(operations);
+                    done.fetch_max(Writer { cache, life, number }.run(operations), SeqCst);
                     writing.fetch_sub(1, SeqCst);
                 });
             }
@@ -65,7 +65,7 @@ impl<'a> Life<'a> {
                 });
             }
         });
-        self.done += operations;
+        self.done = done.into_inner();
     }
 
     /// Closes the cache, which owes as much as a flush does.
@@ -106,13 +106,14 @@ struct Writer<'a> {
 }
 
 impl Writer<'_> {
-    fn run(&self, operations: u64) {
+    /// The number of its last operation.
+    fn run(&self, operations: u64) -> u64 {
         let life = self.life;
         let mut random = Random::new(life.number << 8 | 0x80 | self.number | life.done << 40);
-        let first = life.done + 1;
-        for count in first..first.saturating_add(operations) {
+        let last = life.done.saturating_add(operations);
+        for count in life.done + 1..=last {
             if life.ending.load(SeqCst) {
-                return;
+                return count - 1;
             }
             let key = random.below(KEYS / WRITERS) * WRITERS + self.number;
             let version = life.number << 32 | count << 2 | self.number;
@@ -123,6 +124,7 @@ impl Writer<'_> {
                 _ => self.clear(),
             }
         }
+        last
     }
 
     fn insert(&self, key: u64, version: u64, len: usize) {

@@ -9,7 +9,10 @@
 use std::{
     path::Path,
     process,
-    sync::atomic::{AtomicBool, Ordering::SeqCst},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -33,6 +36,8 @@ const HOT_KEYS: u64 = 64;
 const WRITE_BEHIND: Duration = Duration::from_millis(50);
 /// How long a child may take to its end.
 const LIFE_MAX: Duration = Duration::from_secs(20);
+/// What each of the four writers still does once the cache's own thread is gone, of 512 keys.
+const OPERATIONS_AFTER: u64 = 20;
 const SIGABRT: i32 = 6;
 const SIGKILL: i32 = 9;
 /// What a sweep, a busy machine and the write itself may take beyond `write_behind`.
@@ -246,7 +251,7 @@ fn use_until_out_of_memory(role: &Role, reporter: &Reporter) {
 }
 
 /// After a while, something happens in the middle of the next write of records. If the process lives on, it
-/// uses the cache a little more and closes it.
+/// uses the cache a little more and closes it: so little that most of what was flushed is still owed.
 fn use_until_interrupted(role: &Role, reporter: &Reporter, by: fn()) {
     let disk = fault_disk();
     let cache = roomy_regime(&role.dir).io(disk.clone()).open().unwrap();
@@ -255,10 +260,14 @@ fn use_until_interrupted(role: &Role, reporter: &Reporter, by: fn()) {
     thread::scope(|scope| {
         scope.spawn(|| life.go_on(&cache, u64::MAX));
         thread::sleep(Duration::from_millis(50 + role.seed * 37 % 200));
-        interrupt_the_writer(&disk, Side::Halfway, by);
-        thread::sleep(Duration::from_millis(200));
-        ending.store(true, SeqCst);
+        let ending = Arc::clone(&ending);
+        interrupt_the_writer(&disk, Side::Halfway, move || {
+            ending.store(true, SeqCst);
+            by();
+        });
     });
+    ending.store(false, SeqCst);
+    life.go_on(&cache, OPERATIONS_AFTER);
     let begun = Instant::now();
     let closed = cache.close();
     reporter.report(Kind::Alive, begun.elapsed().as_millis() as u64, 0);
@@ -267,7 +276,7 @@ fn use_until_interrupted(role: &Role, reporter: &Reporter, by: fn()) {
 }
 
 /// From now on the cache's own thread does that at its writes; others write to the journal.
-fn interrupt_the_writer(disk: &FaultDisk, at: Side, by: fn()) {
+fn interrupt_the_writer(disk: &FaultDisk, at: Side, by: impl Fn() + Send + Sync + 'static) {
     disk.watch(move |moment| {
         let is_the_writer = thread::current().name() == Some("embercache");
         if is_the_writer && moment.operation == Operation::Write && moment.side == at {
