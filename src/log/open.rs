@@ -1,33 +1,31 @@
 //! Opening a directory: what of it may be believed.
 
+mod inherited;
+
 use std::{
     collections::VecDeque,
     io,
     sync::{Arc, OnceLock},
 };
 
+use self::inherited::Inherited;
 use super::{
     Appender, FINE, Log, LogCounters, LogOptions, Opened, Past, Source,
-    appender::write_footer,
     commit::GroupCommit,
     directory::{Directory, Name, failed},
     durable::ANCHOR_AGE_MAX_MS,
-    footer::{Footer, TRAILER_BYTES, Trailer},
     invalidations::Invalidations,
-    journal::{self, Event, Journal},
-    layout::is_zero,
+    journal::{self, Journal},
     open_files::OpenFiles,
     published::Published,
-    scan::scan,
-    segment::{self, Bytes, Segment, SegmentHeader},
     snapshot::SnapshotReader,
     state::{State, StateFile},
     table::Table,
 };
 use crate::{
     error::Error,
-    io::{Io, IoFile, OpenMode, open_files_max},
-    location::{Location, SegmentId, Seq},
+    io::{Io, OpenMode, open_files_max},
+    location::Seq,
     options::{Durability, OnMismatch},
     sync::{AtomicU8, AtomicU64, Mutex, Ordering::Relaxed, RwLock},
     time::Clock,
@@ -217,9 +215,9 @@ impl Opening {
             invalidations: OnceLock::new(),
             barrier: AtomicU64::new(0),
         };
-        let recovered = Recovered::default();
+        let inherited = Inherited::default();
         let journals = VecDeque::new();
-        let log = self.log(clock, begun, past, journals, recovered, next_segment, Seq(1));
+        let log = self.log(clock, begun, past, journals, inherited, next_segment, Seq(1));
         Ok(opened(log, Source::Cold, reason))
     }
 
@@ -230,12 +228,7 @@ impl Opening {
         let named = invalidations.as_ref().and_then(|invalidations| invalidations.max_segment);
         let known = found.next_segment.max(named.map_or(0, |id| id.get() + 1));
         let next_segment = next_segment(&names, known);
-        let (clock, trusted) = if self.is_this_boot(&found) {
-            (Clock::resumed(Arc::clone(&self.io), found.anchor), true)
-        } else {
-            let slack_ms = if found.clean { 0 } else { ANCHOR_AGE_MAX_MS };
-            Clock::not_before(Arc::clone(&self.io), found.anchor.cache_ms, slack_ms)
-        };
+        let (clock, trusted) = self.clock(&found);
         let expiring_dead_below = if trusted { found.expiring_dead_below } else { next_segment };
         let state = State {
             generation: found.generation,
@@ -255,7 +248,7 @@ impl Opening {
         } else {
             StateFile::begin(&self.directory, state)?
         };
-        let recovered = self.segments(&names, &found, invalidations.as_ref());
+        let inherited = self.segments(&names, &found, invalidations.as_ref());
         if !self.options.read_only {
             self.delete_leftovers(&names, &found);
         }
@@ -265,7 +258,7 @@ impl Opening {
         }
 
         let in_journal = invalidations.as_ref().and_then(|invalidations| invalidations.max_seq);
-        let max_seq = recovered.max_seq.max(in_journal);
+        let max_seq = inherited.max_seq.max(in_journal);
         let next_seq = found.next_seq.max(max_seq.map_or(Seq(0), |seq| Seq(seq.0 + 1)));
         let journaled = found.durability != Durability::Clean;
         let past = Past {
@@ -278,11 +271,21 @@ impl Opening {
             },
             barrier: AtomicU64::new(0),
         };
-        let log = self.log(clock, begun, past, journals, recovered, next_segment, next_seq);
+        let log = self.log(clock, begun, past, journals, inherited, next_segment, next_seq);
         Ok(match snapshot {
             Some(reader) => opened(log, Source::Snapshot(reader), Start::Snapshot),
             None => opened(log, Source::Entries, Start::Entries),
         })
+    }
+
+    /// The clock goes on from the last run's; and whether deadlines by that one hold.
+    fn clock(&self, found: &State) -> (Clock, bool) {
+        let io = Arc::clone(&self.io);
+        if self.is_this_boot(found) {
+            return (Clock::resumed(io, found.anchor), true);
+        }
+        let slack_ms = if found.clean { 0 } else { ANCHOR_AGE_MAX_MS };
+        Clock::not_before(io, found.anchor.cache_ms, slack_ms)
     }
 
     fn outlives_power(&self) -> bool {
@@ -340,7 +343,7 @@ impl Opening {
         begun: StateFile,
         past: Past,
         journals: VecDeque<(u32, Seq)>,
-        recovered: Recovered,
+        inherited: Inherited,
         next_segment: u32,
         next_seq: Seq,
     ) -> Log {
@@ -348,8 +351,8 @@ impl Opening {
         let is_synced = self.outlives_power();
         let journal = Journal::new(Arc::clone(&self.directory), epoch, is_synced, journals, next_journal);
         let counters = LogCounters::default();
-        counters.segments_quarantined.store(recovered.quarantined, Relaxed);
-        let table = Table::new(recovered.segments, recovered.lingering, next_segment);
+        counters.segments_quarantined.store(inherited.quarantined, Relaxed);
+        let table = Table::new(inherited.segments, inherited.lingering, next_segment);
         let log = Log {
             io: self.io,
             options: self.options,
@@ -369,101 +372,11 @@ impl Opening {
             snapshot: Mutex::new(None),
             counters,
         };
-        for event in recovered.events {
+        for event in inherited.events {
             // If it fails, `ensure_durable` stands in every later change's way.
             let _ = log.record_durably(event);
         }
         log
-    }
-
-    /// Takes in the segment files, oldest first.
-    fn segments(&self, names: &[Name], state: &State, invalidations: Option<&Invalidations>) -> Recovered {
-        let mut ids: Vec<SegmentId> = names
-            .iter()
-            .filter_map(|name| if let Name::Segment(id) = name { Some(*id) } else { None })
-            .collect();
-        ids.sort_unstable();
-        let mut recovered = Recovered::default();
-        for id in ids {
-            let dead = invalidations.is_some_and(|invalidations| invalidations.is_dead(id));
-            match if dead { Ok(Found::Nothing) } else { self.segment(id, state) } {
-                Ok(Found::Live(segment)) => {
-                    if segment.trailer.is_none() {
-                        recovered.events.push(Event::TailDead(id, segment.end()));
-                    }
-                    segment.synced.store(state.clean, Relaxed);
-                    recovered.max_seq = recovered.max_seq.max(Some(segment.max_seq));
-                    recovered.segments.push_back(Arc::new(segment));
-                }
-                Ok(Found::Nothing) => {
-                    if !self.options.read_only && self.io.unlink(&self.directory.segment(id)).is_err() {
-                        recovered.events.push(Event::SegmentDead(id));
-                        recovered.lingering.push(id);
-                    }
-                }
-                Ok(Found::Damaged) | Err(_) => {
-                    recovered.quarantined += 1;
-                    if !self.options.read_only && self.directory.quarantine(id).is_err() {
-                        recovered.events.push(Event::SegmentDead(id));
-                        recovered.lingering.push(id);
-                    }
-                }
-            }
-        }
-        recovered
-    }
-
-    fn segment(&self, id: SegmentId, state: &State) -> io::Result<Found> {
-        let path = self.directory.segment(id);
-        let mode = if self.options.read_only { OpenMode::Read } else { OpenMode::Write };
-        let file = self.io.open(&path, mode)?;
-        let file_bytes = file.file_len()?;
-        if file_bytes < segment::HEADER_BYTES as u64 {
-            return Ok(if file_bytes == 0 { Found::Nothing } else { Found::Damaged });
-        }
-        let mut bytes = [0; segment::HEADER_BYTES];
-        file.read_exact_at(&mut bytes, 0)?;
-        let Some(header) = SegmentHeader::decode(&bytes) else {
-            // Created, and nothing written to it yet.
-            return Ok(if is_zero(&bytes) { Found::Nothing } else { Found::Damaged });
-        };
-        if header.epoch != state.epoch {
-            return Ok(Found::Nothing);
-        }
-        if header.id != id || header.base_seq > Seq::MAX {
-            return Ok(Found::Damaged);
-        }
-        let finished = |bytes, end, footer, file_bytes| {
-            Segment::finished(header, bytes, end, footer, file_bytes, state.hash_seed)
-        };
-        if let Some(trailer) = read_trailer(&*file, &header, file_bytes)? {
-            let bytes = self.files.readable(header, &*file, file_bytes);
-            return Ok(Found::Live(finished(bytes, trailer.data_end, Ok(trailer), file_bytes)));
-        }
-        // Without a trailer it is the segment that the last run was filling, or a damaged one. It is
-        // sealed where its whole records end, so that the next start sees the same.
-        let limit = file_bytes.min(u64::from(Location::SEGMENT_BYTES_MAX)) as u32;
-        let bytes = Bytes::File(Arc::clone(&file));
-        let (entries, end) = scan(&bytes, &header, limit, state.hash_seed)?;
-        if entries.is_empty() {
-            return Ok(Found::Nothing);
-        }
-        let mut footer = Footer::new(header.base_seq);
-        entries.iter().for_each(|entry| footer.push(entry));
-        let trailer = footer.trailer(header.salt);
-        if self.options.read_only {
-            return Ok(Found::Live(finished(bytes, end, Err(trailer.max_seq), file_bytes)));
-        }
-        if self.outlives_power() {
-            // To believe a trailer is to believe what it lists.
-            file.sync()?;
-        }
-        Ok(Found::Live(match write_footer(&*file, footer.bytes(), &trailer, header.salt) {
-            Ok(file_bytes) => {
-                finished(self.files.readable(header, &*file, file_bytes), end, Ok(trailer), file_bytes)
-            }
-            Err(_) => finished(bytes, end, Err(trailer.max_seq), file_bytes),
-        }))
     }
 
     /// Deletes our files that no state names.
@@ -481,35 +394,6 @@ impl Opening {
             }
         }
     }
-}
-
-/// One file's part in [`Recovered`].
-enum Found {
-    Live(Segment),
-    /// No record of this epoch, or none alive.
-    Nothing,
-    Damaged,
-}
-
-/// The segments of earlier runs.
-#[derive(Default)]
-struct Recovered {
-    segments: VecDeque<Arc<Segment>>,
-    /// Dead, and still there.
-    lingering: Vec<SegmentId>,
-    max_seq: Option<Seq>,
-    quarantined: u64,
-    /// What the journal must say of files that could not be moved out of the way or cut.
-    events: Vec<Event>,
-}
-
-fn read_trailer(file: &dyn IoFile, header: &SegmentHeader, file_bytes: u64) -> io::Result<Option<Trailer>> {
-    let Some(at) = file_bytes.checked_sub(TRAILER_BYTES as u64) else {
-        return Ok(None);
-    };
-    let mut bytes = [0; TRAILER_BYTES];
-    file.read_exact_at(&mut bytes, at)?;
-    Ok(Trailer::decode(&bytes, header.salt, file_bytes))
 }
 
 fn next_segment(names: &[Name], known: u32) -> u32 {

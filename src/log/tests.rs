@@ -3,9 +3,10 @@
 
 use std::{collections::BTreeMap, fs, io::ErrorKind, path::Path, time::Duration};
 
+use crossbeam_epoch as epoch;
 use tempfile::TempDir;
 
-use super::{open::Start, record::RecordHeader, *};
+use super::{open::Start, record::RecordHeader, segment::SegmentHeader, *};
 use crate::{io::fault::FaultDisk, location::RECORD_ALIGN};
 
 const STRIPE_BITS: u32 = 3;
