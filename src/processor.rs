@@ -43,6 +43,36 @@ fn equal_bytes_anywhere(low: u64, high: u32, byte: u8) -> u32 {
     bytes.enumerate().map(|(at, found)| u32::from(found == byte) << at).sum()
 }
 
+/// A bit for each of eight numbers that equals `number`, the first of them lowest.
+#[inline(always)]
+pub(crate) fn equal_numbers(numbers: [u16; 8], number: u16) -> u32 {
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    {
+        // SAFETY: SSE2 is part of x86-64.
+        unsafe { equal_numbers_sse2(numbers, number) }
+    }
+    #[cfg(not(all(target_arch = "x86_64", not(miri))))]
+    equal_numbers_anywhere(numbers, number)
+}
+
+#[cfg(all(target_arch = "x86_64", not(miri)))]
+#[target_feature(enable = "sse2")]
+#[inline]
+fn equal_numbers_sse2(numbers: [u16; 8], number: u16) -> u32 {
+    use std::arch::x86_64::{
+        _mm_cmpeq_epi16, _mm_movemask_epi8, _mm_packs_epi16, _mm_set1_epi16, _mm_setzero_si128,
+    };
+    // SAFETY: both are 16 bytes, and any bytes are a vector of numbers.
+    let numbers = unsafe { std::mem::transmute::<[u16; 8], std::arch::x86_64::__m128i>(numbers) };
+    let equal = _mm_cmpeq_epi16(numbers, _mm_set1_epi16(number as i16));
+    _mm_movemask_epi8(_mm_packs_epi16(equal, _mm_setzero_si128())) as u32
+}
+
+#[cfg(any(test, not(all(target_arch = "x86_64", not(miri)))))]
+fn equal_numbers_anywhere(numbers: [u16; 8], number: u16) -> u32 {
+    numbers.iter().enumerate().map(|(at, &found)| u32::from(found == number) << at).sum()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -60,5 +90,18 @@ mod tests {
         }
         assert_eq!(equal_bytes(u64::MAX, u32::MAX, 0xff), 0xfff);
         assert_eq!(equal_bytes(0, 0, 0), 0xfff, "the four bytes beyond the twelve are none");
+    }
+
+    #[test]
+    fn equal_numbers_names_each_equal_number() {
+        for position in 0..8 {
+            for number in [0, 1, 0x7fff, 0x8000, 0xff00, 0xffff] {
+                let mut numbers = [number ^ 1; 8];
+                numbers[position] = number;
+                assert_eq!(equal_numbers(numbers, number), 1 << position);
+                assert_eq!(equal_numbers_anywhere(numbers, number), 1 << position);
+            }
+        }
+        assert_eq!(equal_numbers([7; 8], 7), 0xff);
     }
 }

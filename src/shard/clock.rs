@@ -33,10 +33,10 @@ const SHARE_MAX: f64 = 0.90;
 /// By how many mean entries one near return from a ghost moves the border.
 const SHARE_STEP_ENTRIES: f64 = 3.0;
 
-/// The ghosts' lives in entries a resident: at four bytes each, and rebuilt at a tenth of drift,
+/// The ghosts' lives in percent of the residents: at four bytes each, and rebuilt at a tenth of drift,
 /// 16 bytes a resident is their limit together.
-const SMALL_GHOST_LIFE: f64 = 2.6;
-const MAIN_GHOST_LIFE: f64 = 1.0;
+const SMALL_GHOST_LIFE_PERCENT: u64 = 260;
+const MAIN_GHOST_LIFE_PERCENT: u64 = 100;
 
 /// A return is near if fewer entries left since than this share of the residents.
 const NEAR_SHARE: f64 = 0.15;
@@ -304,7 +304,7 @@ impl Clock {
             let usage = meta.usage();
             let must_leave = self.steps + DUEL_STEPS_MAX >= self.sweep_end;
             if usage.count == 0 || must_leave {
-                let life = (SMALL_GHOST_LIFE * self.len() as f64) as u64 + 1;
+                let life = self.len() as u64 * SMALL_GHOST_LIFE_PERCENT / 100 + 1;
                 self.small_ghost.put(meta.hash, usage.freq, life);
                 victims.push(slot);
                 return true;
@@ -355,7 +355,7 @@ impl Clock {
                 self.steps += 1;
                 return false;
             }
-            let life = (MAIN_GHOST_LIFE * self.len() as f64) as u64 + 1;
+            let life = self.len() as u64 * MAIN_GHOST_LIFE_PERCENT / 100 + 1;
             self.main_ghost.put(meta.hash, usage.freq, life);
             victims.push(slot);
             return true;

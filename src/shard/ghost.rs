@@ -1,6 +1,11 @@
 //! Memory of entries that are gone: four bytes each, never a key, and it may be wrong.
 
-use crate::{hash::KeyHash, processor::prefetch};
+use std::iter;
+
+use crate::{
+    hash::KeyHash,
+    processor::{equal_numbers, prefetch},
+};
 
 const WAYS: usize = 8;
 
@@ -21,35 +26,30 @@ const GROWN: u64 = u64::MAX;
 const STAMPS_A_LIFE: u64 = 512;
 
 const STAMP_BITS: u32 = 12;
-const STAMP_MASK: u32 = (1 << STAMP_BITS) - 1;
+const STAMP_MASK: u16 = (1 << STAMP_BITS) - 1;
 
-const _: () = assert!(Trace::FINGERPRINT_BITS + STAMP_BITS + Trace::FREQ_BITS + 1 == u32::BITS);
+const _: () = assert!(STAMP_BITS + Trace::FREQ_BITS + 1 == u16::BITS);
 const _: () = assert!(STAMPS_A_LIFE * 4 <= 1 << STAMP_BITS);
 
-/// `fingerprint 16 | stamp 12 | freq 3 | live 1`. All zeroes is a free slot.
+/// `stamp 12 | freq 3 | live 1`. All zeroes is a free place.
 #[derive(Clone, Copy, Debug, Default)]
-struct Trace(u32);
+struct Trace(u16);
 
 impl Trace {
-    const FINGERPRINT_BITS: u32 = 16;
     const FREQ_BITS: u32 = 3;
-    const LIVE: u32 = 1;
+    const LIVE: u16 = 1;
 
-    fn new(fingerprint: u32, stamp: u32, freq: u8) -> Trace {
+    fn new(stamp: u16, freq: u8) -> Trace {
         debug_assert!(freq < 1 << Trace::FREQ_BITS);
-        Trace(fingerprint << 16 | (stamp & STAMP_MASK) << 4 | u32::from(freq) << 1 | Trace::LIVE)
+        Trace((stamp & STAMP_MASK) << 4 | u16::from(freq) << 1 | Trace::LIVE)
     }
 
     fn is_live(self) -> bool {
         self.0 & Trace::LIVE != 0
     }
 
-    fn fingerprint(self) -> u32 {
-        self.0 >> 16
-    }
-
-    fn stamp(self) -> u32 {
-        self.0 >> 4 & STAMP_MASK
+    fn stamp(self) -> u16 {
+        self.0 >> 4
     }
 
     fn freq(self) -> u8 {
@@ -57,12 +57,44 @@ impl Trace {
     }
 }
 
-/// Half a cache line, so that a probe touches one.
+/// Traces, youngest first, and free places behind them. Half a cache line, so that a probe touches one.
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(align(32))]
-struct Bucket([Trace; WAYS]);
+struct Bucket {
+    fingerprints: [u16; WAYS],
+    traces: [Trace; WAYS],
+}
 
 const _: () = assert!(size_of::<Bucket>() == 32);
+
+impl Bucket {
+    /// The ways whose fingerprint is this one, free places and dead traces included.
+    #[inline]
+    fn ways_of(&self, fingerprint: u16) -> impl Iterator<Item = usize> + use<> {
+        let mut ways = equal_numbers(self.fingerprints, fingerprint);
+        iter::from_fn(move || {
+            let way = (ways != 0).then(|| ways.trailing_zeros() as usize)?;
+            ways &= ways - 1;
+            Some(way)
+        })
+    }
+
+    /// Puts a trace in front of those from `way` on; the last falls out.
+    #[inline]
+    fn insert(&mut self, way: usize, fingerprint: u16, trace: Trace) {
+        self.fingerprints.copy_within(way..WAYS - 1, way + 1);
+        self.traces.copy_within(way..WAYS - 1, way + 1);
+        (self.fingerprints[way], self.traces[way]) = (fingerprint, trace);
+    }
+
+    fn remove(&mut self, way: usize) -> Trace {
+        let trace = self.traces[way];
+        self.fingerprints.copy_within(way + 1.., way);
+        self.traces.copy_within(way + 1.., way);
+        (self.fingerprints[WAYS - 1], self.traces[WAYS - 1]) = (0, Trace::default());
+        trace
+    }
+}
 
 /// What a ghost knows about an entry that came back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,9 +122,9 @@ pub(super) struct Ghost {
     puts_left: u64,
     /// Puts a stamp: `life` is `STAMPS_A_LIFE` stamps, or one put is one stamp where it is short.
     stamp_puts: u64,
-    life_stamps: u32,
+    life_stamps: u16,
     /// The last put's stamp, which wraps, and how many puts it is until the next one begins.
-    stamp: u32,
+    stamp: u16,
     stamp_puts_left: u64,
 }
 
@@ -126,45 +158,41 @@ impl Ghost {
             self.stamp = (self.stamp + 1) & STAMP_MASK;
             self.stamp_puts_left = self.stamp_puts;
         }
-        let trace = Trace::new(fingerprint(hash), self.stamp, freq);
-        self.store(bucket(spread(hash), self.buckets.len()), trace);
+        let index = bucket(spread(hash), self.buckets.len());
+        self.buckets[index].insert(0, fingerprint(hash), Trace::new(self.stamp, freq));
     }
 
     /// Whether an entry is remembered. It goes on being so.
     pub(super) fn knows(&self, hash: KeyHash) -> bool {
-        if self.buckets.is_empty() {
-            return false;
-        }
-        let traces = &self.buckets[bucket(spread(hash), self.buckets.len())].0;
-        let known =
-            |&trace: &Trace| trace.fingerprint() == fingerprint(hash) && self.age_stamps(trace).is_some();
-        traces.iter().any(known)
+        let Some(index) = self.index(hash) else { return false };
+        let Bucket { traces, .. } = self.buckets[index];
+        self.buckets[index].ways_of(fingerprint(hash)).any(|way| self.age_stamps(traces[way]).is_some())
     }
 
     /// Has the bucket of an entry brought near.
     #[inline]
     pub(super) fn prefetch(&self, hash: KeyHash) {
-        if !self.buckets.is_empty() {
-            prefetch(&raw const self.buckets[bucket(spread(hash), self.buckets.len())]);
+        if let Some(index) = self.index(hash) {
+            prefetch(&raw const self.buckets[index]);
         }
     }
 
     /// Forgets an entry and tells what was known about it, if it is remembered.
+    #[inline]
     pub(super) fn take(&mut self, hash: KeyHash) -> Option<Returned> {
-        if self.buckets.is_empty() {
-            return None;
-        }
-        let fingerprint = fingerprint(hash);
-        let index = bucket(spread(hash), self.buckets.len());
-        let traces = self.buckets[index].0;
-        // All eight at once, which takes a few instructions; nearly always it is none.
-        if !traces.iter().fold(false, |known, trace| known | (trace.fingerprint() == fingerprint)) {
-            return None;
-        }
-        let known = (0..WAYS).filter(|&way| traces[way].fingerprint() == fingerprint);
-        let (way, age) = known.filter_map(|way| self.age_stamps(traces[way]).map(|age| (way, age))).next()?;
-        self.buckets[index].0[way] = Trace::default();
-        Some(Returned { freq: traces[way].freq(), age: u64::from(age) * self.stamp_puts })
+        let index = self.index(hash)?;
+        let mut ways = self.buckets[index].ways_of(fingerprint(hash)).peekable();
+        // Nearly always there is none.
+        ways.peek()?;
+        self.take_one_of(index, ways)
+    }
+
+    /// The same, of the first of these ways that is alive.
+    fn take_one_of(&mut self, index: usize, mut ways: impl Iterator<Item = usize>) -> Option<Returned> {
+        let age_of = |way: usize| self.age_stamps(self.buckets[index].traces[way]);
+        let (way, age) = ways.find_map(|way| Some((way, age_of(way)?)))?;
+        let freq = self.buckets[index].remove(way).freq();
+        Some(Returned { freq, age: u64::from(age) * self.stamp_puts })
     }
 
     pub(super) fn clear(&mut self) {
@@ -188,23 +216,23 @@ impl Ghost {
             life,
             puts_left,
             stamp_puts,
-            life_stamps: (life / stamp_puts) as u32,
+            life_stamps: (life / stamp_puts) as u16,
             stamp: self.stamp,
             stamp_puts_left: stamp_puts,
         };
         for (index, old) in self.buckets.iter().enumerate() {
             let first = bucket(lowest(index, self.buckets.len()), buckets);
             let last = bucket(lowest(index + 1, self.buckets.len()) - 1, buckets);
-            for &trace in &old.0 {
+            for (&fingerprint, &trace) in old.fingerprints.iter().zip(&old.traces) {
                 let Some(age) = self.age_stamps(trace) else { continue };
                 let age = u64::from(age) * self.stamp_puts;
                 if age > life {
                     continue;
                 }
-                let stamp = rebuilt.stamp.wrapping_sub((age / rebuilt.stamp_puts) as u32);
-                let trace = Trace::new(trace.fingerprint(), stamp, trace.freq());
+                let stamp = rebuilt.stamp.wrapping_sub((age / rebuilt.stamp_puts) as u16);
+                let trace = Trace::new(stamp, trace.freq());
                 for index in first..=last {
-                    rebuilt.store(index, trace);
+                    rebuilt.insert_by_age(index, fingerprint, trace);
                 }
             }
         }
@@ -223,27 +251,31 @@ impl Ghost {
         if puts_left > life || slots >= life { (life.max(1), GROWN) } else { (slots, puts_left) }
     }
 
-    fn store(&mut self, index: usize, trace: Trace) {
-        // Age above way, in numbers that a processor compares eight at a time.
-        let rank = |way: usize, held: Trace| {
-            let age = self.age_stamps(held).unwrap_or(STAMP_MASK + 1);
-            (age * WAYS as u32) as i32 + way as i32
-        };
-        let traces = &self.buckets[index].0;
-        let oldest = (0..WAYS).fold(0, |oldest, way| rank(way, traces[way]).max(oldest));
-        self.buckets[index].0[oldest as usize % WAYS] = trace;
+    /// Puts a trace of any age where it belongs, unless the bucket is full of younger ones.
+    fn insert_by_age(&mut self, index: usize, fingerprint: u16, trace: Trace) {
+        let age = self.age_stamps(trace);
+        let is_older = |&held: &Trace| self.age_stamps(held).is_none_or(|held| Some(held) > age);
+        if let Some(way) = self.buckets[index].traces.iter().position(is_older) {
+            self.buckets[index].insert(way, fingerprint, trace);
+        }
     }
 
-    /// How many stamps have been begun since, or `None` for a free slot or a dead entry.
+    /// The bucket of an entry, once there are any.
     #[inline]
-    fn age_stamps(&self, trace: Trace) -> Option<u32> {
+    fn index(&self, hash: KeyHash) -> Option<usize> {
+        (!self.buckets.is_empty()).then(|| bucket(spread(hash), self.buckets.len()))
+    }
+
+    /// How many stamps have been begun since, or `None` for a free place or a dead entry.
+    #[inline]
+    fn age_stamps(&self, trace: Trace) -> Option<u16> {
         let stamps = self.stamp.wrapping_sub(trace.stamp()) & STAMP_MASK;
         (trace.is_live() && stamps <= self.life_stamps).then_some(stamps)
     }
 }
 
-fn fingerprint(hash: KeyHash) -> u32 {
-    hash.0 as u32 & 0xffff
+fn fingerprint(hash: KeyHash) -> u16 {
+    hash.0 as u16
 }
 
 /// All of a stripe's hashes begin with the same bits, so a bucket is chosen by bits that depend on
@@ -297,6 +329,21 @@ mod tests {
     }
 
     #[test]
+    fn buckets_have_their_youngest_first() {
+        let mut ghost = Ghost::new();
+        for (round, life) in [900, 5_000, 40_000, 2_000, 9_000].into_iter().enumerate() {
+            let first = round as u64 * 10_000;
+            put(&mut ghost, first..first + 10_000, life);
+            assert!(known(&mut ghost, first + 9_900..first + 9_950) > 20, "round {round}");
+            put(&mut ghost, first + 9_900..first + 9_950, life);
+            for bucket in &ghost.buckets {
+                let ages = bucket.traces.map(|trace| ghost.age_stamps(trace).unwrap_or(u16::MAX));
+                assert!(ages.is_sorted(), "{ages:?} in round {round}");
+            }
+        }
+    }
+
+    #[test]
     fn a_dead_entry_gives_its_slot_before_a_live_one() {
         let mut ghost = Ghost::new();
         put(&mut ghost, 1..103, 100);
@@ -345,7 +392,7 @@ mod tests {
         let mut ghost = Ghost::new();
         let of_a_stripe = |key| KeyHash(hash(key).0 >> 8);
         (0..8_000).for_each(|key| ghost.put(of_a_stripe(key), 0, 8_000));
-        let empty = ghost.buckets.iter().filter(|bucket| !bucket.0.iter().any(|t| t.is_live()));
+        let empty = ghost.buckets.iter().filter(|bucket| !bucket.traces.iter().any(|trace| trace.is_live()));
         assert!(empty.count() < 10);
     }
 }
