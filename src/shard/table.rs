@@ -39,7 +39,7 @@ use crate::{
 const LANES: usize = 12;
 /// What a count of those that passed a bucket reaches at most, to stay there: how many more there
 /// were is not known any more.
-const PASSED_MAX: u32 = 0xf;
+const PASSED_MAX: u64 = 0xf;
 /// Entries for each bucket, in the mean, at which a table is full: above this, chains grow fast.
 const ENTRIES_PER_BUCKET_MAX: usize = 10;
 
@@ -58,14 +58,11 @@ pub(crate) struct Table {
 #[derive(Debug)]
 #[repr(C, align(64))]
 struct Bucket {
-    /// Tags of lanes 0..8 and 8..12, lane 0 lowest. Relaxed: a tag is a hint that a reader checks
-    /// against the entry, and who must see it is ordered behind its store by other means.
-    tags_low: AtomicU64,
-    tags_high: AtomicU32,
-    /// Eight counts of four bits, that of tags that end in 0 lowest. Relaxed: an entry whose
-    /// insertion happened before a probe is counted in every value that the probe can read, as
-    /// coherence forbids older ones.
-    passed: AtomicU32,
+    /// The tags of lanes 0..8, lane 0 lowest; and of 8..12, with the eight counts of `passed` above them, four
+    /// bits each, that of tags that end in 0 lowest. Relaxed: a tag is a hint that a reader checks against the
+    /// entry, and who must see it is ordered behind its store by other means; an entry whose insertion happened
+    /// before a probe is counted in every value that the probe can read, as coherence forbids older ones.
+    words: [AtomicU64; 2],
     /// A lane's slot number plus one, so that zeroed memory is an empty bucket. This word is what
     /// links an entry: stored with Release, it publishes the entry and its chunk to the Acquire
     /// in [`Bucket::slot`].
@@ -254,10 +251,10 @@ fn tag(hash: KeyHash) -> u8 {
     ((hash.0 >> 40) as u8).max(1)
 }
 
-/// Where the count of a tag's class is in `Bucket::passed`.
+/// Where the count of a tag's class is in the second of [`Bucket::words`].
 #[inline]
 fn passed_shift(tag: u8) -> u32 {
-    u32::from(tag % 8) * 4
+    32 + u32::from(tag % 8) * 4
 }
 
 /// See [`Table::probe`].
@@ -299,19 +296,13 @@ impl Iterator for Probe<'_> {
 
 impl Bucket {
     fn new() -> Bucket {
-        Bucket {
-            tags_low: AtomicU64::new(0),
-            tags_high: AtomicU32::new(0),
-            passed: AtomicU32::new(0),
-            slots: array::from_fn(|_| AtomicU32::new(0)),
-        }
+        Bucket { words: array::from_fn(|_| AtomicU64::new(0)), slots: array::from_fn(|_| AtomicU32::new(0)) }
     }
 
     /// The lanes whose tag this is, a bit each.
     #[inline]
     fn lanes(&self, tag: u8) -> u32 {
-        let (low, high) = (self.tags_low.load(Relaxed), self.tags_high.load(Relaxed));
-        equal_bytes(low, high, tag)
+        equal_bytes(self.words[0].load(Relaxed), self.words[1].load(Relaxed) as u32, tag)
     }
 
     #[inline]
@@ -334,34 +325,27 @@ impl Bucket {
 
     #[cfg(any(test, feature = "testing"))]
     fn tag(&self, lane: usize) -> u8 {
-        let (low, high) = (self.tags_low.load(Relaxed), self.tags_high.load(Relaxed));
-        if lane < 8 { (low >> (lane * 8)) as u8 } else { (high >> ((lane - 8) * 8)) as u8 }
+        (self.words[lane / 8].load(Relaxed) >> (lane % 8 * 8)) as u8
     }
 
     /// Other lanes' tags share the word; the one writer makes the read and the store one step.
     #[inline]
     fn set_tag(&self, lane: usize, tag: u8) {
-        if lane < 8 {
-            let shift = lane * 8;
-            let others = self.tags_low.load(Relaxed) & !(0xff << shift);
-            self.tags_low.store(others | u64::from(tag) << shift, Relaxed);
-        } else {
-            let shift = (lane - 8) * 8;
-            let others = self.tags_high.load(Relaxed) & !(0xff << shift);
-            self.tags_high.store(others | u32::from(tag) << shift, Relaxed);
-        }
+        let (word, shift) = (&self.words[lane / 8], lane % 8 * 8);
+        let others = word.load(Relaxed) & !(0xff << shift);
+        word.store(others | u64::from(tag) << shift, Relaxed);
     }
 
     /// How many with a tag of this class have passed, up to [`PASSED_MAX`].
     #[inline]
-    fn passed(&self, tag: u8) -> u32 {
-        self.passed.load(Relaxed) >> passed_shift(tag) & PASSED_MAX
+    fn passed(&self, tag: u8) -> u64 {
+        self.words[1].load(Relaxed) >> passed_shift(tag) & PASSED_MAX
     }
 
     #[inline]
     fn count_in(&self, tag: u8) {
         if self.passed(tag) < PASSED_MAX {
-            self.passed.store(self.passed.load(Relaxed) + (1 << passed_shift(tag)), Relaxed);
+            self.words[1].store(self.words[1].load(Relaxed) + (1 << passed_shift(tag)), Relaxed);
         }
     }
 
@@ -370,7 +354,7 @@ impl Bucket {
         let passed = self.passed(tag);
         assert!(passed > 0, "what leaves was counted (invariant 2)");
         if passed < PASSED_MAX {
-            self.passed.store(self.passed.load(Relaxed) - (1 << passed_shift(tag)), Relaxed);
+            self.words[1].store(self.words[1].load(Relaxed) - (1 << passed_shift(tag)), Relaxed);
         }
     }
 }
@@ -401,7 +385,7 @@ mod tests {
         (12..25).for_each(|id| table.unlink(hash, SlotId(id)));
         table.check(|_| hash);
         assert_eq!(table.probe(hash).left, 3);
-        assert!(table.buckets.iter().all(|bucket| bucket.passed.load(Relaxed) == 0));
+        assert!(table.buckets.iter().all(|bucket| (0..8).all(|class| bucket.passed(class) == 0)));
     }
 
     #[test]
