@@ -9,7 +9,7 @@ use crate::{
     codec::{Key, KeyBytes, Value},
     hash::KeyHash,
     location::Location,
-    shard::{Found, Loan, entry::Resident},
+    shard::{Found, Loan, Stripe, entry::Resident},
     tiers::{DiskCopy, ReadCopy},
 };
 
@@ -66,17 +66,25 @@ impl<K: Key, V: Value> Cache<K, V> {
         Q: KeyBytes + ?Sized,
     {
         let hash = self.tiers.hash(key).ok()?;
-        self.tiers.stripe(hash).hot.prefetch_bucket(hash);
-        self.get_hashed(hash, key, read, &epoch::pin())
+        let stripe = self.tiers.stripe(hash);
+        stripe.hot.prefetch_bucket(hash);
+        self.get_hashed(stripe, hash, key, read, &epoch::pin())
     }
 
     #[inline]
-    fn get_hashed<Q, R>(&self, hash: KeyHash, key: &Q, read: impl FnOnce(&V) -> R, guard: &Guard) -> Option<R>
+    fn get_hashed<Q, R>(
+        &self,
+        stripe: &Stripe<K, V>,
+        hash: KeyHash,
+        key: &Q,
+        read: impl FnOnce(&V) -> R,
+        guard: &Guard,
+    ) -> Option<R>
     where
         K: Borrow<Q>,
         Q: KeyBytes + ?Sized,
     {
-        match self.find_in_ram(hash, key, guard) {
+        match self.find_in_ram(stripe, hash, key, guard) {
             Some(found) => {
                 self.tiers.look_ups.add_hits(1);
                 Some(read(self.touch(found)))
@@ -131,24 +139,25 @@ impl<K: Key, V: Value> Cache<K, V> {
         K: Borrow<Q>,
         Q: KeyBytes + ?Sized,
     {
-        let hashes = batch.map(|key| key.and_then(|key| self.tiers.hash(key).ok()));
-        for &hash in hashes.iter().flatten() {
-            self.tiers.stripe(hash).hot.prefetch_bucket(hash);
-        }
+        let homes = batch.map(|key| {
+            let hash = self.tiers.hash(key?).ok()?;
+            let stripe = self.tiers.stripe(hash);
+            stripe.hot.prefetch_bucket(hash);
+            Some((stripe, hash))
+        });
         let guard = &epoch::pin();
-        let candidates =
-            hashes.map(|hash| hash.and_then(|hash| self.tiers.stripe(hash).hot.candidate(hash, guard)));
+        let candidates = homes.map(|home| home.and_then(|(stripe, hash)| stripe.hot.candidate(hash, guard)));
         let mut hits = 0;
-        for ((key, hash), candidate) in batch.iter().zip(hashes).zip(candidates) {
+        for ((key, home), candidate) in batch.iter().zip(homes).zip(candidates) {
             let Some(key) = key else { break };
-            values.push(hash.and_then(|hash| {
+            values.push(home.and_then(|(stripe, hash)| {
                 let found = candidate.and_then(|candidate| candidate.resident(hash, *key));
                 match found.filter(|found| !self.tiers.expiry.has_expired(found.times)) {
                     Some(found) => {
                         hits += 1;
                         Some(self.touch(found).clone())
                     }
-                    None => self.get_hashed(hash, *key, V::clone, guard),
+                    None => self.get_hashed(stripe, hash, *key, V::clone, guard),
                 }
             }));
         }
@@ -176,7 +185,7 @@ impl<K: Key, V: Value> Cache<K, V> {
     {
         let hash = self.tiers.hash(key).ok()?;
         let guard = &epoch::pin();
-        if let Some(found) = self.find_in_ram(hash, key, guard) {
+        if let Some(found) = self.find_in_ram(self.tiers.stripe(hash), hash, key, guard) {
             return Some(found.entry.value.clone());
         }
         for _ in 0..MOVES_MAX {
@@ -217,12 +226,18 @@ impl<K: Key, V: Value> Cache<K, V> {
 
     /// A RAM hit: no lock, no allocation.
     #[inline]
-    fn find_in_ram<'g, Q>(&'g self, hash: KeyHash, key: &Q, guard: &'g Guard) -> Option<Resident<'g, K, V>>
+    fn find_in_ram<'g, Q>(
+        &self,
+        stripe: &'g Stripe<K, V>,
+        hash: KeyHash,
+        key: &Q,
+        guard: &'g Guard,
+    ) -> Option<Resident<'g, K, V>>
     where
         K: Borrow<Q>,
         Q: KeyBytes + ?Sized,
     {
-        let found = self.tiers.stripe(hash).hot.find(hash, key, guard)?;
+        let found = stripe.hot.find(hash, key, guard)?;
         (!self.tiers.expiry.has_expired(found.times)).then_some(found)
     }
 
