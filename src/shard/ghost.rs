@@ -223,7 +223,8 @@ impl Ghost {
         for (index, old) in self.buckets.iter().enumerate() {
             let first = bucket(lowest(index, self.buckets.len()), buckets);
             let last = bucket(lowest(index + 1, self.buckets.len()) - 1, buckets);
-            for (&fingerprint, &trace) in old.fingerprints.iter().zip(&old.traces) {
+            // The oldest first, so that nearly all come in front.
+            for (&fingerprint, &trace) in old.fingerprints.iter().zip(&old.traces).rev() {
                 let Some(age) = self.age_stamps(trace) else { continue };
                 let age = u64::from(age) * self.stamp_puts;
                 if age > life {
@@ -254,7 +255,7 @@ impl Ghost {
     /// Puts a trace of any age where it belongs, unless the bucket is full of younger ones.
     fn insert_by_age(&mut self, index: usize, fingerprint: u16, trace: Trace) {
         let age = self.age_stamps(trace);
-        let is_older = |&held: &Trace| self.age_stamps(held).is_none_or(|held| Some(held) > age);
+        let is_older = |&held: &Trace| self.age_stamps(held).is_none_or(|held| Some(held) >= age);
         if let Some(way) = self.buckets[index].traces.iter().position(is_older) {
             self.buckets[index].insert(way, fingerprint, trace);
         }

@@ -55,23 +55,22 @@ impl SlotSet {
         self.words[word] &= !bit;
     }
 
-    /// The lowest slot in the set whose number is `from` or above. `from` may be past the end of its
-    /// chunk.
+    /// The lowest slot in the set whose number is `from` or above. `from` may be the one past the end of its
+    /// chunk, whose bit is the first of the next.
+    #[inline]
     pub(super) fn next(&self, from: SlotId) -> Option<SlotId> {
-        let mut first = from.index();
-        for (chunk, &start) in WORDS_BEFORE.iter().enumerate().skip(from.chunk()) {
-            let words = self.words.get(start as usize..)?;
-            let mut below = (1 << (first % BITS)) - 1;
-            for (word, bits) in words.iter().enumerate().take(chunk_slots(chunk) / BITS).skip(first / BITS) {
-                let left = bits & !below;
-                if left != 0 {
-                    return Some(SlotId::at(chunk, word * BITS + left.trailing_zeros() as usize));
-                }
-                below = 0;
-            }
-            first = 0;
+        let (mut word, first) = place(from);
+        let mut bits = self.words.get(word)? & !(first - 1);
+        while bits == 0 {
+            word += 1;
+            bits = *self.words.get(word)?;
         }
-        None
+        let mut chunk = from.chunk();
+        while WORDS_BEFORE.get(chunk + 1).is_some_and(|&start| start as usize <= word) {
+            chunk += 1;
+        }
+        let index = (word - WORDS_BEFORE[chunk] as usize) * BITS + bits.trailing_zeros() as usize;
+        Some(SlotId::at(chunk, index))
     }
 }
 
