@@ -194,6 +194,34 @@ fn a_close_without_its_snapshot_outlives_the_machine() {
     }
 }
 
+/// So does it with what an earlier run has removed that was killed, whose journal nobody has synced.
+#[test]
+fn a_close_after_a_kill_outlives_the_machine() {
+    let disk = RecorderDisk::over(MemoryDisk::new());
+    let cache = in_default_mode().io(Arc::new(disk.clone())).open().unwrap();
+    (0..KEYS).for_each(|key| cache.insert(key, value(key, 1, 8_000)).unwrap());
+    cache.flush().unwrap();
+    (0..KEYS).step_by(2).for_each(|key| assert!(cache.remove(&key).unwrap()));
+    let killed = disk.after_kill(disk.replay().events());
+    let faults = FaultDisk::over(Arc::new(killed.clone()));
+    let cache = in_default_mode().io(Arc::new(faults.clone())).open().unwrap();
+    assert_eq!(cache.stats().recovery.start, Start::Recovered);
+    assert!(cache.remove(&1).unwrap());
+    faults.fail_rename(Some(ErrorKind::Other));
+    assert!(matches!(cache.close(), Err(Error::Io { .. })));
+
+    let mut replay = killed.replay();
+    while replay.advance().is_some() {}
+    let mut random = Random::new(from_env("EMBERCACHE_SEED", 9));
+    for _ in 0..cases(50) {
+        let image = replay.after_power_loss(&mut |below| random.below(below));
+        let left = in_default_mode().io(Arc::new(image)).open().unwrap();
+        assert!(left.stats().recovery.start.is_warm(), "{:?}", left.stats().recovery);
+        let there: Vec<u64> = (0..KEYS).filter(|key| left.get(key).is_some()).collect();
+        assert_eq!(there, Vec::from_iter((3..KEYS).step_by(2)));
+    }
+}
+
 /// R7: segments that a cold start could not unlink are of an epoch that nobody believes any more.
 #[test]
 fn a_cold_start_disowns_what_it_cannot_unlink() {
