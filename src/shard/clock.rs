@@ -207,6 +207,11 @@ impl Clock {
         self.small.len() + self.main.len()
     }
 
+    /// How many entries there will be when the capacity is used, if they go on weighing what they do.
+    pub(crate) fn expected_len(&self) -> usize {
+        (self.len() as f64 * self.capacity as f64 / self.bytes().max(1) as f64) as usize
+    }
+
     pub(crate) fn capacity(&self) -> u64 {
         self.capacity
     }

@@ -159,9 +159,9 @@ impl<'g, K: Eq + Held, V: Held> Shard<'g, K, V> {
 
     #[inline]
     fn add(&mut self, arrival: Arrival<K, V>) -> SlotId {
-        let slot = self.state.writer.insert(arrival, self.guard);
         let capacity = self.capacity();
         let state = &mut *self.state;
+        let slot = state.writer.insert(arrival, || state.clock.expected_len(), self.guard);
         state.clock.set_capacity(capacity);
         state.clock.insert(&state.writer, slot, &mut state.victims);
         slot

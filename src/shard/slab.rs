@@ -1,14 +1,14 @@
 //! Stable addresses for entries: a slot never moves while the slab lives.
 //!
-//! Memory comes in chunks, four of one size and then four of twice that size, so a growing slab
-//! is never more than a quarter larger than it must be and no chunk is ever copied. A slot's
+//! Memory comes in chunks, sixteen of one size and then sixteen of twice that size, so a growing slab
+//! is hardly ever more than a sixteenth larger than it must be and no chunk is ever copied. A slot's
 //! number names its chunk and its index there, so that its address is two shifts and a load away:
 //!
 //! ```text
-//!   31      24 23                        0
-//!  +----------+---------------------------+     chunks 0..4:  64 slots each
-//!  |  chunk   |  index in the chunk       |     chunks 4..8: 128 slots each, and so on, up to 2^24
-//!  +----------+---------------------------+
+//!   31       23 22                       0
+//!  +-----------+--------------------------+     chunks  0..16:  64 slots each
+//!  |   chunk   |  index in the chunk      |     chunks 16..32: 128 slots each, and so on, up to 2^19;
+//!  +-----------+--------------------------+     2^23 in all others
 //! ```
 //!
 //! The chunks lie in the [`Arena`] that all stripes share. A slab is memory and nothing else. It does
@@ -30,13 +30,16 @@ use crate::{
 };
 
 /// The bits of a slot's number that are its index in the chunk.
-const INDEX_BITS: u32 = 24;
+const INDEX_BITS: u32 = 23;
 /// As many chunks as the other bits can name, so that whatever slot it is, its chunk has a place.
 pub(super) const CHUNKS: usize = 1 << (u32::BITS - INDEX_BITS);
-/// log2 of the slots in each of the first four chunks.
+/// log2 of the slots in each of the first chunks.
 const FIRST_CHUNK_BITS: u32 = 6;
 /// log2 of the chunks of each size.
-const SAME_SIZE_BITS: u32 = 2;
+const SAME_SIZE_BITS: u32 = 4;
+/// Chunks that would have so many slots by that, as log2, have all that an index can name: of chunks that large only
+/// the pages that were touched take memory.
+const LARGE_CHUNK_BITS: u32 = 20;
 
 /// Where a slot lies.
 impl SlotId {
@@ -70,7 +73,7 @@ impl SlotId {
 /// The slots in a chunk.
 pub(super) const fn chunk_slots(chunk: usize) -> usize {
     let bits = FIRST_CHUNK_BITS + (chunk as u32 >> SAME_SIZE_BITS);
-    1 << if bits < INDEX_BITS { bits } else { INDEX_BITS }
+    1 << if bits < LARGE_CHUNK_BITS { bits } else { INDEX_BITS }
 }
 
 /// # Invariants
@@ -195,14 +198,14 @@ mod tests {
     #[test]
     fn addresses_are_stable_and_chunks_come_once() {
         let slab = Slab::<u64>::new(Arc::default());
-        let slots = || iter::successors(Some(SlotId(0)), |slot| Some(slot.next())).take(1000);
+        let slots = || iter::successors(Some(SlotId(0)), |slot| Some(slot.next())).take(3000);
         let mut chunks = 0;
         for slot in slots() {
             chunks += usize::from(slab.reserve(slot) > 0);
             // SAFETY: just reserved, filled once, and only this thread has the slab.
             unsafe { slab.write(slot, u64::from(slot.0)) };
         }
-        assert_eq!(chunks, 9, "4 of 64, 4 of 128, 1 of 256");
+        assert_eq!(chunks, 32, "16 of 64, 16 of 128");
         for slot in slots() {
             // SAFETY: every one of these was filled above and none is emptied.
             assert_eq!(unsafe { *slab.get(slot) }, u64::from(slot.0));

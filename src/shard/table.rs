@@ -79,10 +79,9 @@ impl Table {
         Table { buckets: Array::new(arena, buckets, Bucket::new) }
     }
 
-    /// An empty table that is larger by a quarter: between two growths a table is at least four
-    /// fifths full, and each entry is linked five times in all.
-    pub(crate) fn new_larger(&self, arena: &Arc<Arena>) -> Table {
-        Table::new(arena, self.buckets.len() + (self.buckets.len() / 4).max(1))
+    /// An empty table that is larger. `expected` is how many entries there will be in the end, by a guess.
+    pub(crate) fn new_larger(&self, expected: usize, arena: &Arc<Arena>) -> Table {
+        Table::new(arena, larger(self.buckets.len(), expected))
     }
 
     /// The slots whose entries may have this hash: all that do, and one in 255 of the others that
@@ -207,6 +206,19 @@ impl Table {
     fn home(&self, hash: KeyHash) -> usize {
         home(hash, self.buckets.len())
     }
+}
+
+/// How many buckets follow on so many that are full: those that `expected` entries fill in the end, or a half of
+/// them, a fourth and so on, but a quarter more at least. So each entry is linked twice in all, the last table
+/// is full, and those that it outgrew, whose memory hardly anything else fits in, are small.
+fn larger(buckets: usize, expected: usize) -> usize {
+    let least = buckets + (buckets / 4).max(1);
+    // A little more, for what leaves while others come.
+    let mut wanted = expected.saturating_add(expected / 64).div_ceil(ENTRIES_PER_BUCKET_MAX);
+    while wanted / 2 >= least {
+        wanted = wanted.div_ceil(2);
+    }
+    wanted.max(least)
 }
 
 /// The low half as a fraction of all buckets: the top bits are equal in all hashes of a stripe.
@@ -361,6 +373,8 @@ impl Bucket {
 
 #[cfg(test)]
 mod tests {
+    use std::iter;
+
     use super::*;
 
     fn found(table: &Table, hash: KeyHash) -> Vec<u32> {
@@ -386,6 +400,28 @@ mod tests {
         table.check(|_| hash);
         assert_eq!(table.probe(hash).left, 3);
         assert!(table.buckets.iter().all(|bucket| (0..8).all(|class| bucket.passed(class) == 0)));
+    }
+
+    #[test]
+    fn a_table_grows_by_halves_to_what_is_expected() {
+        let sizes = |expected: usize| {
+            let grown = iter::successors(Some(1), move |&buckets| Some(larger(buckets, expected)));
+            grown.take_while(|&buckets| buckets < 5_000).collect::<Vec<_>>()
+        };
+        let (grown, guessed) = (sizes(0), sizes(31_250));
+        assert_eq!(grown[..8], [1, 2, 3, 4, 5, 6, 7, 8]);
+        assert!(
+            grown.windows(2).skip(8).all(|pair| pair[1] == pair[0] + pair[0] / 4),
+            "by quarters: {grown:?}"
+        );
+        let end = guessed.iter().position(|&buckets| buckets * 10 >= 31_250).unwrap();
+        assert_eq!(guessed[end], 3_174, "31,250 and a 64th more, by tens");
+        assert!(
+            guessed[..=end].windows(2).skip(4).all(|pair| pair[0] * 2 - pair[1] <= 1),
+            "doubled: {guessed:?}"
+        );
+        assert_eq!(guessed[end + 1], 3_174 + 3_174 / 4, "more came than were expected");
+        assert!(larger(100, usize::MAX) <= 2 * 125 && larger(100, 1_200) == 125);
     }
 
     #[test]

@@ -83,7 +83,7 @@ fn hash(key: u32) -> KeyHash {
 }
 
 fn insert(writer: &mut Writer, key: u32, version: u32) {
-    writer.insert(arrival(key, version), &pin());
+    writer.insert(arrival(key, version), || 0, &pin());
 }
 
 fn replace(writer: &mut Writer, key: u32, version: u32) {

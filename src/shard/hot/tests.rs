@@ -82,7 +82,7 @@ fn behaves_like_a_map(seed: u64, keys: u64, steps: u32, hash_of: impl Fn(u64) ->
                 let value = u64::from(step);
                 match slot {
                     Some(slot) => writer.replace(slot, arrival(hash, key, value), &guard),
-                    None => writer.insert(arrival(hash, key, value), &guard),
+                    None => writer.insert(arrival(hash, key, value), || 0, &guard),
                 };
                 model.insert(key, value);
             }
@@ -143,7 +143,7 @@ fn equal_hashes_are_all_named() {
     let (_hot, mut writer) = empty::<u64, ()>();
     let guard = pin();
     for key in 0..40 {
-        writer.insert(arrival(KeyHash(key % 2), key, ()), &guard);
+        writer.insert(arrival(KeyHash(key % 2), key, ()), || 0, &guard);
     }
     let keys = writer.slots_with_hash(KeyHash(1)).map(|slot| writer.entry(slot).key);
     let mut keys: Vec<u64> = keys.collect();
@@ -160,7 +160,7 @@ fn every_entry_is_dropped_once() {
         let guard = pin();
         for key in 0..100 {
             let arrival = arrival(KeyHash(key), key, Counted::new(&live));
-            slots.push(writer.insert(arrival, &guard));
+            slots.push(writer.insert(arrival, || 0, &guard));
         }
         for key in 0..20 {
             let old = slots[key as usize];
@@ -217,19 +217,19 @@ fn wait_until(condition: impl Fn() -> bool) {
 fn slots_come_back_after_the_epoch_and_not_before() {
     let (hot, mut writer) = empty::<u64, u64>();
     let guard = pin();
-    let first = writer.insert(arrival(KeyHash(1), 1, 1), &guard);
+    let first = writer.insert(arrival(KeyHash(1), 1, 1), || 0, &guard);
     let held = hot.resident(&writer, first, &guard).entry;
     remove(&mut writer, first, &guard);
     writer.hand_over(&guard);
     for key in 2..500 {
-        let slot = writer.insert(arrival(KeyHash(key), key, key), &guard);
+        let slot = writer.insert(arrival(KeyHash(key), key, key), || 0, &guard);
         assert_ne!(slot, first, "used again under a guard of its time");
         pin().flush();
     }
     assert_eq!((held.key, held.value), (1, 1));
     drop(guard);
     wait_until(|| !hot.rest.freed.lock().is_empty());
-    assert_eq!(writer.insert(arrival(KeyHash(1), 1, 2), &pin()), first);
+    assert_eq!(writer.insert(arrival(KeyHash(1), 1, 2), || 0, &pin()), first);
 }
 
 #[test]
@@ -240,7 +240,7 @@ fn a_drop_that_panics_harms_no_other_entry() {
     for key in 0..40 {
         let mut value = Counted::new(&live);
         value.panics = key % 8 == 0;
-        writer.insert(arrival(KeyHash(key), key, value), &guard);
+        writer.insert(arrival(KeyHash(key), key, value), || 0, &guard);
     }
     for key in 0..20 {
         let slot = writer.slot_of(KeyHash(key), &key).unwrap();
@@ -261,9 +261,9 @@ fn an_empty_table_is_small_and_bytes_follow_it() {
     assert!(hot.bytes() < 128);
     for key in 0..10_000_u64 {
         let hash = KeyHash(key.wrapping_mul(0x9e37_79b9_7f4a_7c15));
-        writer.insert(arrival(hash, key, key), &pin());
+        writer.insert(arrival(hash, key, key), || 0, &pin());
     }
-    let slab = (256 * 32 + 2 * 2048 - 256) * size_of::<Entry<u64, u64>>();
+    let slab = (16 * 64 + 16 * 128 + 16 * 256 + 6 * 512) * size_of::<Entry<u64, u64>>();
     wait_until(|| hot.bytes() - slab <= 10_000 * 64 / 8 + size_of::<Table>());
     assert!(hot.bytes() - slab >= 10_000 * 64 / 10, "ten entries a bucket at the most");
 }
@@ -318,13 +318,13 @@ fn readers_see_whole_and_current_values() {
                 (Some(slot), 0) => remove(writer, slot, &guard),
                 (Some(slot), 1) => {
                     remove(writer, slot, &guard);
-                    writer.insert(fresh, &guard);
+                    writer.insert(fresh, || 0, &guard);
                 }
                 (Some(slot), _) => {
                     writer.replace(slot, fresh, &guard);
                 }
                 (None, _) => {
-                    writer.insert(fresh, &guard);
+                    writer.insert(fresh, || 0, &guard);
                 }
             }
             done[key as usize].store(version, Release);

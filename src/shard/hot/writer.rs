@@ -163,11 +163,17 @@ impl<K, V> HotWriter<K, V> {
 
 /// Changes. What is retired is dropped by any thread, whence the bounds.
 impl<K: Send + Sync + 'static, V: Send + Sync + 'static> HotWriter<K, V> {
-    /// Adds an entry whose key is not there.
+    /// Adds an entry whose key is not there. Where the table has to grow, `expected` guesses how many entries it
+    /// will have in the end.
     #[inline]
-    pub(crate) fn insert(&mut self, arrival: Arrival<K, V>, guard: &Guard) -> SlotId {
+    pub(crate) fn insert(
+        &mut self,
+        arrival: Arrival<K, V>,
+        expected: impl FnOnce() -> usize,
+        guard: &Guard,
+    ) -> SlotId {
         if self.table().is_full(self.len + 1) {
-            self.grow(guard);
+            self.grow(expected(), guard);
         }
         let hash = arrival.entry.meta.hash;
         let slot = self.fill(arrival);
@@ -313,9 +319,9 @@ impl<K: Send + Sync + 'static, V: Send + Sync + 'static> HotWriter<K, V> {
 
     /// Publishes a larger table and retires the present one.
     #[cold]
-    fn grow(&mut self, guard: &Guard) {
+    fn grow(&mut self, expected: usize, guard: &Guard) {
         assert_ours(guard);
-        let larger = Box::new(self.table().new_larger(self.hot.slab.arena()));
+        let larger = Box::new(self.table().new_larger(expected, self.hot.slab.arena()));
         let mut from = SlotId(0);
         while let Some(slot) = self.next_resident(from) {
             larger.link(self.entry(slot).meta.hash, slot);
