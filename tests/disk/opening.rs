@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use crate::common::{TempDir, fault_disk, roomy, value::value, wait_until};
+use crate::common::{TempDir, cases, fault_disk, roomy, value::value, wait_until};
 use embercache::{
     WriteBehind,
     testing::{FaultDisk, Operation, Side},
@@ -49,6 +49,10 @@ impl Gate {
 
 #[test]
 fn look_ups_do_not_wait_for_the_whole_snapshot() {
+    (0..cases(1)).for_each(|_| look_up_while_it_is_loaded());
+}
+
+fn look_up_while_it_is_loaded() {
     let dir = TempDir::new();
     let builder = || roomy(&dir.cache()).write_behind(WriteBehind::Never);
     let cache = builder().open().unwrap();

@@ -80,7 +80,7 @@ fn what_a_kill_left_is_served_and_stays() {
         let open = |builder: Builder<u64, Vec<u8>>, disk: &Arc<MemoryDisk>| builder.io(disk.clone()).open();
         let cache = open(tiny(dir).write_behind(WriteBehind::Never), &disk).unwrap();
         let mut versions = BTreeMap::new();
-        for step in 0..200 + case * 37 {
+        for step in 0..200 + case % 40 * 37 {
             let key = step * 7 % 60;
             if step % 5 == 4 {
                 cache.remove(&key).unwrap();
