@@ -1,6 +1,6 @@
 //! Look-ups: RAM without a lock, then the stripe, then the log.
 
-use std::{array, borrow::Borrow};
+use std::borrow::Borrow;
 
 use crossbeam_epoch::{self as epoch, Guard};
 
@@ -19,6 +19,11 @@ const MOVES_MAX: usize = 8;
 /// So many keys are looked up side by side: more misses of the cache than a processor has under way
 /// at a time.
 const GET_BATCH: usize = 16;
+
+/// A key's stripe and its hash.
+type Home<'c, K, V> = (&'c Stripe<K, V>, KeyHash);
+/// A key of a batch and its home, if it has a hash.
+type Asked<'c, 'q, K, V, Q> = (&'q Q, Option<Home<'c, K, V>>);
 
 /// Look-ups.
 impl<K: Key, V: Value> Cache<K, V> {
@@ -65,9 +70,7 @@ impl<K: Key, V: Value> Cache<K, V> {
         K: Borrow<Q>,
         Q: KeyBytes + ?Sized,
     {
-        let hash = self.tiers.hash(key).ok()?;
-        let stripe = self.tiers.stripe(hash);
-        stripe.hot.prefetch_bucket(hash);
+        let (stripe, hash) = self.home(key)?;
         self.get_hashed(stripe, hash, key, read, &epoch::pin())
     }
 
@@ -125,39 +128,50 @@ impl<K: Key, V: Value> Cache<K, V> {
         let mut keys = keys.into_iter().fuse();
         let mut values = Vec::with_capacity(keys.size_hint().0);
         loop {
-            let batch: [Option<&Q>; GET_BATCH] = array::from_fn(|_| keys.next());
-            if batch[0].is_none() {
+            let mut batch = [None; GET_BATCH];
+            let mut asked = 0;
+            for (place, key) in batch.iter_mut().zip(keys.by_ref()) {
+                *place = Some((key, self.home(key)));
+                asked += 1;
+            }
+            if asked == 0 {
                 return values;
             }
-            self.get_batch(&batch, &mut values);
+            self.get_batch(&batch[..asked], &mut values);
         }
     }
 
-    /// Buckets first, then entries, then values: nothing is waited for before all of it is asked for.
-    fn get_batch<Q>(&self, batch: &[Option<&Q>; GET_BATCH], values: &mut Vec<Option<V>>)
+    /// Where a key's entry is if it is in RAM, with its bucket on the way.
+    #[inline]
+    fn home<Q: KeyBytes + ?Sized>(&self, key: &Q) -> Option<Home<'_, K, V>> {
+        let hash = self.tiers.hash(key).ok()?;
+        let stripe = self.tiers.stripe(hash);
+        stripe.hot.prefetch_bucket(hash);
+        Some((stripe, hash))
+    }
+
+    /// After the buckets the entries, then the values: nothing is waited for before all of it is asked for.
+    #[inline]
+    fn get_batch<Q>(&self, batch: &[Option<Asked<'_, '_, K, V, Q>>], values: &mut Vec<Option<V>>)
     where
         K: Borrow<Q>,
         Q: KeyBytes + ?Sized,
     {
-        let homes = batch.map(|key| {
-            let hash = self.tiers.hash(key?).ok()?;
-            let stripe = self.tiers.stripe(hash);
-            stripe.hot.prefetch_bucket(hash);
-            Some((stripe, hash))
-        });
         let guard = &epoch::pin();
-        let candidates = homes.map(|home| home.and_then(|(stripe, hash)| stripe.hot.candidate(hash, guard)));
+        let mut candidates = [const { None }; GET_BATCH];
+        for (candidate, (_, home)) in candidates.iter_mut().zip(batch.iter().flatten()) {
+            *candidate = home.and_then(|(stripe, hash)| stripe.hot.candidate(hash, guard));
+        }
         let mut hits = 0;
-        for ((key, home), candidate) in batch.iter().zip(homes).zip(candidates) {
-            let Some(key) = key else { break };
+        for (&(key, home), candidate) in batch.iter().flatten().zip(&mut candidates) {
             values.push(home.and_then(|(stripe, hash)| {
-                let found = candidate.and_then(|candidate| candidate.resident(hash, *key));
+                let found = candidate.take().and_then(|candidate| candidate.resident(hash, key));
                 match found.filter(|found| !self.tiers.expiry.has_expired(found.times)) {
                     Some(found) => {
                         hits += 1;
                         Some(self.touch(found).clone())
                     }
-                    None => self.get_hashed(stripe, hash, *key, V::clone, guard),
+                    None => self.get_hashed(stripe, hash, key, V::clone, guard),
                 }
             }));
         }
