@@ -1,6 +1,6 @@
 //! Opening, flushing and closing: the tiers and the thread that maintains them.
 
-use std::sync::Arc;
+use std::{mem, sync::Arc};
 
 use crossbeam_epoch as epoch;
 
@@ -139,7 +139,9 @@ fn if_not_ended(closed: Result<(), Error>) -> Result<(), Error> {
 impl<K: Key, V: Value> Drop for Engine<K, V> {
     fn drop(&mut self) {
         if self.tiers.check_origin().is_err() {
-            // A fork has neither the thread nor the right.
+            // A fork has neither the thread nor the right; nor may it drop what the parent goes on using, the
+            // lock above all, which is that of both.
+            mem::forget(Arc::clone(&self.tiers));
             return;
         }
         if let Err(error) = self.close() {

@@ -76,6 +76,8 @@ impl<K: Key, V: Value> Cache<K, V> {
             }
             match self.join_load(key) {
                 Join::Arrived => {}
+                // Whoever loads may be waiting for the cache's thread.
+                Join::Turn(_, Turn::Wait(_)) if self.tiers.bell.is_attendant() => return load(),
                 Join::Turn(_, Turn::Wait(flight)) => {
                     if let Some(value) = flight.wait() {
                         return Ok(value);
@@ -91,8 +93,8 @@ impl<K: Key, V: Value> Cache<K, V> {
     }
 
     /// Takes a lease on `key`, for a load by hand: take it, load, [`fill`](Lease::fill). Unlike an insert, the fill
-    /// does nothing if the key was inserted, removed or cleared since the lease was taken; so what
-    /// was loaded before an update of the database never replaces what came after it.
+    /// does nothing if the key was inserted, removed or cleared since the lease was taken, or filled by one that was
+    /// taken later; so what was loaded before an update of the database never replaces what came after it.
     ///
     /// # Errors
     ///
@@ -195,7 +197,7 @@ impl<K: Key, V: Value> Lease<K, V> {
     }
 
     /// Stores the loaded value; `false`, and nothing stored, if the key was invalidated since the
-    /// lease was taken. Costs what [`Cache::insert`] does.
+    /// lease was taken, or filled by a later one. Costs what [`Cache::insert`] does.
     ///
     /// # Errors
     ///

@@ -18,6 +18,9 @@
 //!
 //! What is still there after which end of a process is the [`Durability`]'s matter.
 //!
+//! What goes wrong in the background is told by `tracing`, at times under a lock: a subscriber must not use
+//! the cache itself.
+//!
 //! # Examples
 //!
 //! ```

@@ -20,7 +20,7 @@ use crate::{
         cold::{Filling, Packed},
         entry::{Arrival, Entry, Meta},
         expiry::Expiry,
-        hot::drop_quietly,
+        hot::{collect_now, drop_quietly},
     },
     stats::Recovery,
     sync::{Instant, Mutex, hint},
@@ -357,8 +357,8 @@ impl<K: Key, V: Value> Tiers<K, V> {
     /// Forgets everything, stripe by stripe.
     pub(crate) fn clear(&self) -> Result<(), Error> {
         for stripe in 0..self.stripes.len() {
-            let guard = &epoch::pin();
-            let mut shard = self.shard_at(stripe, guard);
+            let guard = epoch::pin();
+            let mut shard = self.shard_at(stripe, &guard);
             if shard.is_closed() {
                 return Err(Error::Closed);
             }
@@ -367,6 +367,7 @@ impl<K: Key, V: Value> Tiers<K, V> {
             drop(shard);
             // One by one, each with the panics of its own drop: this may be the maintenance thread.
             dead_loads.for_each(drop_quietly);
+            collect_now(guard);
         }
         Ok(())
     }
@@ -374,20 +375,17 @@ impl<K: Key, V: Value> Tiers<K, V> {
     /// Ends every stripe without the maintenance thread, which has gone or never was, and lets go of the
     /// directory as it is.
     pub(crate) fn close(&self) {
+        let guard = epoch::pin();
         // Under the lock, so that no look-up loads a stripe that was closed unread.
         let loading = self.loading.lock();
         for stripe in &self.stripes {
-            stripe.lock(&epoch::pin()).close();
+            stripe.lock(&guard).close();
             stripe.set_loaded();
         }
         drop(loading);
+        collect_now(guard);
         *self.snapshot.lock() = None;
         self.log.iter().for_each(|log| log.abandon());
-    }
-
-    /// As [`Stripe::collect`].
-    pub(crate) fn collect(&self, hash: KeyHash, guard: &Guard) {
-        self.stripe(hash).collect(guard);
     }
 
     /// Hands over whatever was displaced: in a stripe that rests, nobody else would.

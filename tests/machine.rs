@@ -343,6 +343,20 @@ fn a_fork_may_not_use_the_cache() {
     figure(50, &format!("{forks} forks were refused, and the parent was not disturbed"));
 }
 
+/// A fork that drops its handles takes nothing from the parent: not the lock, which is that of both.
+#[test]
+fn a_fork_that_drops_a_reader_leaves_the_directory_locked() {
+    let dir = TempDir::new();
+    let cache = roomy(&dir.cache()).open().unwrap();
+    cache.insert(7, value(7, 1, 200)).unwrap();
+    cache.close().unwrap();
+    drop(cache);
+    let mut reader = Some(roomy(&dir.cache()).read_only().open().unwrap());
+    assert_eq!(in_a_fork(|| reader.take().map_or(1, |_| 0)), 0);
+    assert!(matches!(roomy(&dir.cache()).open(), Err(Error::Locked { .. })), "a writer beside a reader");
+    assert_eq!(reader.unwrap().get(&7), Some(value(7, 1, 200)));
+}
+
 /// Every operation, one after the other; the number of the first that is not refused, or 0.
 fn use_in_a_fork(cache: &TestCache) -> i32 {
     let lease = cache.lease(&1);

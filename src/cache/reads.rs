@@ -9,7 +9,7 @@ use crate::{
     codec::{Key, KeyBytes, Value},
     hash::KeyHash,
     location::Location,
-    shard::{Found, Loan, Stripe, entry::Resident},
+    shard::{Found, Loan, Stripe, entry::Resident, hot::collect},
     tiers::{DiskCopy, ReadCopy},
 };
 
@@ -329,6 +329,8 @@ impl<K: Key, V: Value> Cache<K, V> {
             }
         }
         self.tiers.look_ups.add_miss();
+        // What has expired.
+        collect(guard);
         None
     }
 
@@ -370,7 +372,7 @@ impl<K: Key, V: Value> Cache<K, V> {
         // An entry that stays behind is dropped here, outside the lock.
         drop((entry, gone));
         self.tiers.honour(loan);
-        self.tiers.collect(hash, guard);
+        collect(guard);
         self.tiers.ring_for_batch();
     }
 }

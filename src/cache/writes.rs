@@ -13,7 +13,7 @@ use crate::{
     location::JournalEnd,
     shard::{
         entry::{Arrival, Entry, Meta},
-        hot::drop_quietly,
+        hot::{collect_now, drop_quietly},
         loads::LoadId,
     },
 };
@@ -110,23 +110,25 @@ impl<K: Key, V: Value> Cache<K, V> {
         K: Borrow<Q>,
         Q: KeyBytes + ?Sized,
     {
-        let guard = &epoch::pin();
-        let mut shard = self.tiers.shard(hash, guard);
+        let guard = epoch::pin();
+        let mut shard = self.tiers.shard(hash, &guard);
         if shard.is_closed() {
             return Err(Error::Closed);
         }
+        let old = shard.slot_of(hash, key);
         let dead_loads = shard.kill_loads(hash);
         let durable = self.tiers.invalidate(&mut shard, hash);
         let journaled = shard.journaled();
         let on_disk = shard.location(hash);
-        let was_in_ram = shard.remove(hash, key);
+        let was_in_ram = shard.remove(hash, old);
         drop(shard);
         drop_quietly(dead_loads);
         // What the index named is read only now: its bytes stay until reclaim.
         let was_there = was_in_ram || on_disk.is_some_and(|at| self.tiers.holds(key, at));
         if was_there {
-            self.tiers.shard(hash, guard).counts().removes += 1;
+            self.tiers.shard(hash, &guard).counts().removes += 1;
         }
+        collect_now(guard);
         durable.map(|()| (was_there, journaled))
     }
 
@@ -198,9 +200,10 @@ impl<K: Key, V: Value> Cache<K, V> {
             drop(shard);
             return Err(Error::Closed);
         }
+        let old = shard.slot_of(hash, &arrival.entry.key);
         let dead_loads = match load {
             None => shard.kill_loads(hash),
-            Some(id) if shard.is_load_alive(hash, id) => None,
+            Some(id) if shard.fill_load(hash, id) => None,
             Some(_) => {
                 shard.counts().loads_overtaken += 1;
                 drop(shard);
@@ -210,12 +213,12 @@ impl<K: Key, V: Value> Cache<K, V> {
         let durable = self.tiers.invalidate(&mut shard, hash);
         let journaled = shard.journaled();
         let gone = shard.take_gone();
-        let loan = shard.insert(arrival);
+        let loan = shard.insert(old, arrival);
         drop(shard);
         drop_quietly(dead_loads);
         drop(gone);
         self.tiers.honour(loan);
-        stripe.collect_now(guard);
+        collect_now(guard);
         durable.map(|()| (true, journaled))
     }
 

@@ -18,6 +18,7 @@ use crate::{
     shard::{
         DiskState, Queued, Shard,
         entry::{Meta, Resident},
+        hot::collect,
         pending::Pending,
     },
     tiers::Tiers,
@@ -274,7 +275,7 @@ fn end_group<K: Key, V: Value>(tiers: &Tiers<K, V>, stripe: usize, group: &[InFl
     }
     drop(shard);
     tiers.budget.note_spilling();
-    tiers.collect(group[0].hash(), guard);
+    collect(guard);
 }
 
 impl InFlight {

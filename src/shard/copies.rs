@@ -219,6 +219,11 @@ impl<'g, K: Eq + Held, V: Held> Shard<'g, K, V> {
         if let Some(copy) = self.state.copies.take(hash) {
             self.end_copy(copy.slot);
         }
+        self.forget_indexed(hash);
+    }
+
+    /// Drops what the index has of this hash.
+    pub(super) fn forget_indexed(&mut self, hash: KeyHash) {
         if self.state.cold.get(hash).is_some() {
             self.change_index(|cold| cold.remove(hash));
             self.unmark_on_disk(hash);

@@ -98,7 +98,9 @@ impl Expiry {
             return;
         }
         let now = self.now();
-        if now.saturating_sub(times.touched.load(Relaxed)) > self.time_to_idle / 16 {
+        let idle = now.saturating_sub(times.touched.load(Relaxed));
+        // Somebody may have found since that it has idled too long: that stays so.
+        if (self.time_to_idle / 16 + 1..self.time_to_idle).contains(&idle) {
             // Never back: a copy on disk may have been given its deadline from a later touch.
             times.touched.fetch_max(now, Relaxed);
         }
@@ -191,6 +193,9 @@ mod tests {
         expiry.touch(hit.as_ref());
         disk.advance_clock(Duration::from_secs(6));
         assert!(expiry.has_expired(idle.as_ref()) && !expiry.has_expired(hit.as_ref()));
+        // Whoever was about to, as it was found to have expired.
+        expiry.touch(idle.as_ref());
+        assert!(expiry.has_expired(idle.as_ref()));
     }
 
     #[test]

@@ -51,6 +51,7 @@ mod writer;
 
 use std::{
     borrow::Borrow,
+    cell::Cell,
     fmt, mem,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
@@ -68,10 +69,11 @@ use super::{
 use crate::{
     hash::KeyHash,
     sync::{
-        AtomicBool, AtomicU64, AtomicUsize, Mutex,
+        AtomicU64, AtomicUsize, Mutex,
         Ordering::{Acquire, Relaxed},
         assert_ours,
         lock_free::AtomicPtr,
+        thread_local,
     },
 };
 
@@ -115,9 +117,6 @@ struct Rest {
     /// Weight of entries handed over and not yet dropped. Relaxed: a figure for the budget; an
     /// entry's addition happens before its subtraction through the deferral, so it never wraps.
     handed_weight: AtomicU64,
-    /// So much waits that the epoch should be moved on, by somebody who holds no lock. Relaxed: to
-    /// see it late is to do so late.
-    flush_is_due: AtomicBool,
     /// Bytes of tables and slab chunks. Relaxed: a figure for the budget.
     bytes: AtomicUsize,
 }
@@ -206,16 +205,6 @@ impl<K, V> Hot<K, V> {
         self.rest.line_weight.load(Relaxed) + self.rest.handed_weight.load(Relaxed)
     }
 
-    /// Whether the epoch should be moved on, since too much waits for it; says so once.
-    #[inline]
-    pub(crate) fn take_flush_due(&self) -> bool {
-        let due = self.rest.flush_is_due.load(Relaxed);
-        if due {
-            self.rest.flush_is_due.store(false, Relaxed);
-        }
-        due
-    }
-
     #[inline]
     fn probe<'g>(&'g self, hash: KeyHash, guard: &'g Guard) -> Probe<'g> {
         self.table(guard).probe(hash)
@@ -273,6 +262,32 @@ impl<K, V> Drop for Hot<K, V> {
             // could empty the slot is left, as each of them owns an `Arc` of `self`.
             drop_quietly(unsafe { self.slab.take(slot) });
         }
+    }
+}
+
+thread_local! {
+    /// Whether this thread has deferred what should not wait until it has deferred as much as the epoch waits
+    /// for. Functions that were deferred lie with their thread until then or a flush: nobody else can flush them.
+    static OWES_FLUSH: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Has what this thread has displaced dropped as soon as nobody can see it, if it is much. No lock is held, since
+/// to flush may drop it.
+#[inline]
+pub(crate) fn collect(guard: &Guard) {
+    if OWES_FLUSH.take() {
+        guard.flush();
+    }
+}
+
+/// The same for a caller who looks at nothing any more, so that what this thread alone still stood in the way
+/// of is dropped at once.
+#[inline]
+pub(crate) fn collect_now(mut guard: Guard) {
+    if OWES_FLUSH.take() {
+        guard.flush();
+        guard.repin();
+        guard.flush();
     }
 }
 

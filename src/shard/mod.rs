@@ -241,26 +241,6 @@ impl<K: Eq + Held, V: Held> Stripe<K, V> {
     pub(crate) fn set_loaded(&self) {
         self.loaded.store(true, Release);
     }
-
-    /// Sees to it that entries which were displaced here do not pile up in wait for the epoch. No
-    /// lock is held, since to flush may drop them.
-    #[inline]
-    pub(crate) fn collect(&self, guard: &Guard) {
-        if self.hot.take_flush_due() {
-            guard.flush();
-        }
-    }
-
-    /// The same for a caller who looks at nothing any more, so that what this thread alone still
-    /// stood in the way of is dropped at once.
-    #[inline]
-    pub(crate) fn collect_now(&self, mut guard: Guard) {
-        if self.hot.take_flush_due() {
-            guard.flush();
-            guard.repin();
-            guard.flush();
-        }
-    }
 }
 
 /// Look-ups.
@@ -391,8 +371,9 @@ impl<'g, K: Eq + Held, V: Held> Shard<'g, K, V> {
         self.state.loads.lease(hash, key, owned)
     }
 
-    pub(crate) fn is_load_alive(&self, hash: KeyHash, id: LoadId) -> bool {
-        self.state.loads.is_alive(hash, id)
+    /// Whether what this load brings may be stored, which the caller does then.
+    pub(crate) fn fill_load(&mut self, hash: KeyHash, id: LoadId) -> bool {
+        self.state.loads.fill(hash, id)
     }
 
     #[must_use]

@@ -41,14 +41,26 @@ impl<'g, K: Eq + Held, V: Held> Shard<'g, K, V> {
         self.state.clock.prefetch(hash);
     }
 
-    /// Stores an entry over whatever its key had. The caller has journaled what may be on disk.
-    pub(crate) fn insert(&mut self, arrival: Arrival<K, V>) -> Loan {
-        let entry = &arrival.entry;
-        let hash = entry.meta.hash;
+    /// The slot of a key that is in RAM, for a change of it: asked before anything is changed, and before the caller
+    /// has anything to drop, since `K::eq` may panic.
+    #[inline]
+    pub(crate) fn slot_of<Q>(&self, hash: KeyHash, key: &Q) -> Option<SlotId>
+    where
+        K: Borrow<Q>,
+        Q: Eq + ?Sized,
+    {
+        self.state.writer.slot_of(hash, key)
+    }
+
+    /// Stores an entry over whatever its key had, in the slot `old` if it was in RAM. The caller has journaled
+    /// what may be on disk.
+    pub(crate) fn insert(&mut self, old: Option<SlotId>, arrival: Arrival<K, V>) -> Loan {
+        let meta = &arrival.entry.meta;
         self.note_limbo();
-        self.forget_copies(hash);
-        let loan = self.borrow_for(&entry.meta);
-        let slot = match self.state.writer.slot_of(hash, &entry.key) {
+        self.forget_copies(meta.hash);
+        let loan = self.borrow_for(meta);
+        // What was leaving has gone with its copy.
+        let slot = match old.filter(|&old| self.state.writer.is_resident(old)) {
             Some(old) => self.replace(old, arrival),
             None => self.add(arrival),
         };
@@ -78,17 +90,13 @@ impl<'g, K: Eq + Held, V: Held> Shard<'g, K, V> {
         loan
     }
 
-    /// Takes a key out of both tiers; whether it was in RAM. The caller has journaled what may be on disk.
-    pub(crate) fn remove<Q>(&mut self, hash: KeyHash, key: &Q) -> bool
-    where
-        K: Borrow<Q>,
-        Q: Eq + ?Sized,
-    {
-        let slot = self.state.writer.slot_of(hash, key);
-        let was_alive = slot.is_some_and(|slot| !self.has_expired(self.resident(slot)));
+    /// Takes a key out of both tiers, in RAM out of the slot `old` if it was there; whether it was. The caller has
+    /// journaled what may be on disk.
+    pub(crate) fn remove(&mut self, hash: KeyHash, old: Option<SlotId>) -> bool {
+        let was_alive = old.is_some_and(|slot| !self.has_expired(self.resident(slot)));
         self.forget_copies(hash);
-        // What was leaving has gone with its copy.
-        if let Some(slot) = self.state.writer.slot_of(hash, key) {
+        // As in `insert`.
+        if let Some(slot) = old.filter(|&old| self.state.writer.is_resident(old)) {
             self.take_out(slot);
         }
         was_alive
@@ -288,7 +296,8 @@ impl<'g, K: Eq + Held, V: Held> Shard<'g, K, V> {
         }
         self.state.counts.expired += 1;
         if meta.has(Flags::ON_DISK) {
-            self.forget_copies(meta.hash);
+            // Its own copy alone: one on its way is another key's of this hash, and nobody journals that.
+            self.forget_indexed(meta.hash);
         }
         self.take_out(slot);
     }

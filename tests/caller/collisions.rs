@@ -4,7 +4,10 @@
 use std::{
     collections::HashMap,
     path::Path,
-    sync::Arc,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU64, Ordering::SeqCst},
+    },
     time::{Duration, Instant},
 };
 
@@ -12,7 +15,7 @@ use crate::common::{
     Random, cases, figure, from_env,
     value::{value, version},
 };
-use embercache::{Admission, Builder, Cache, KIB, MIB, testing::MemoryDisk};
+use embercache::{Admission, Builder, Cache, KIB, MIB, WriteBehind, testing::MemoryDisk};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 /// A thousand times as long as all inserts take.
@@ -180,6 +183,47 @@ fn keys_that_share_a_hash() {
             "{KEYS} keys of one 64-bit hash: {operations} operations, {hits} hits, {disk_hits} from disk, 0 wrong"
         ),
     );
+}
+
+/// One key of a hash expires while the copy of another is on its way: that is not its copy, and goes on.
+#[test]
+fn a_key_that_expires_leaves_the_copy_of_another_alone() {
+    /// Copies that are encoded before that: those of more than one group, the other key's among them.
+    const BEFORE: u64 = 40;
+    let disk = MemoryDisk::new();
+    disk.set_clock(Duration::from_secs(1_000_000));
+    let one_stripe = || builder(&disk).stripes(1).ram_entries(4_096).write_behind(WriteBehind::Never);
+    one_stripe().open().unwrap().close().unwrap();
+    let [brief, other] = colliding_keys(seed_of(&disk), 2).try_into().unwrap();
+
+    let watched: Arc<OnceLock<Cache<[u8; 16], Vec<u8>>>> = Arc::default();
+    let encoded = Arc::new(AtomicU64::new(0));
+    let filter = {
+        let (disk, watched, encoded) = (disk.clone(), Arc::clone(&watched), Arc::clone(&encoded));
+        move |_: &[u8; 16], _: &Vec<u8>| {
+            if let Some(cache) = watched.get()
+                && encoded.fetch_add(1, SeqCst) == BEFORE
+            {
+                disk.advance_clock(Duration::from_secs(200));
+                assert_eq!(cache.get(&brief), None);
+            }
+            true
+        }
+    };
+    let cache = one_stripe().disk_filter(filter).open().unwrap();
+    cache.insert_with_ttl(brief, b"brief".to_vec(), Duration::from_secs(100)).unwrap();
+    cache.insert(other, b"old".to_vec()).unwrap();
+    // One copy of a hash at a time: the first one's.
+    cache.flush().unwrap();
+    watched.set(cache.clone()).unwrap();
+    (0..60_u128).for_each(|key| cache.insert(key.to_le_bytes(), vec![0]).unwrap());
+    cache.flush().unwrap();
+    assert!(encoded.load(SeqCst) > BEFORE, "nothing happened on the way");
+    assert_eq!(cache.get(&other), Some(b"old".to_vec()));
+    cache.insert(other, b"new".to_vec()).unwrap();
+    let killed = disk.after_kill();
+    let found = builder(&killed).open().unwrap().get(&other);
+    assert!(found.is_none_or(|found| found == b"new"), "the overwritten value is back");
 }
 
 /// Whether the key is there, with what was stored under it.

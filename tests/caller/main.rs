@@ -6,6 +6,5 @@ mod common;
 mod collisions;
 mod get_many;
 mod limits;
-mod overhead;
 mod reentrance;
 mod single_flight;

@@ -2,16 +2,17 @@
 
 use std::{
     io::ErrorKind,
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     sync::{
         Arc, Mutex, OnceLock,
-        atomic::{AtomicBool, Ordering::SeqCst},
+        atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
         mpsc,
     },
     thread,
     time::{Duration, Instant},
 };
 
-use embercache::{Cache, Codec, CodecError, CodecId, MIB, WriteBehind, testing::FaultDisk};
+use embercache::{Admission, Cache, Codec, CodecError, CodecId, MIB, WriteBehind, testing::FaultDisk};
 
 /// Runs `body`; panics if it does not end.
 fn ends(body: impl FnOnce() + Send + 'static) {
@@ -114,6 +115,148 @@ fn the_last_handle_may_lie_in_the_cache() {
             assert!(started.elapsed() < Duration::from_secs(20), "the directory stays locked");
             thread::sleep(Duration::from_millis(50));
         }
+    });
+}
+
+/// A key whose comparison panics when it is told to.
+struct Touchy(u64);
+
+static IS_TOUCHED: AtomicBool = AtomicBool::new(false);
+
+impl PartialEq for Touchy {
+    fn eq(&self, other: &Touchy) -> bool {
+        if IS_TOUCHED.load(SeqCst) {
+            // Told to nobody: to print where takes long, and the epoch waits for it.
+            resume_unwind(Box::new("do not touch"));
+        }
+        self.0 == other.0
+    }
+}
+
+impl Eq for Touchy {}
+
+impl Codec for Touchy {
+    const ID: CodecId = CodecId(0x5_0001);
+
+    fn encode(&self, out: &mut Vec<u8>) -> Result<(), CodecError> {
+        self.0.encode(out)
+    }
+
+    fn decode(bytes: Vec<u8>) -> Result<Self, CodecError> {
+        u64::decode(bytes).map(Touchy)
+    }
+}
+
+/// What a change that panicked has at hand is dropped outside the lock, and asks the cache something: the
+/// value that is not stored, and one that was displaced before.
+#[test]
+fn a_value_may_ask_the_cache_when_a_comparison_panics() {
+    ends(|| {
+        let cache: Cache<Touchy, Errand> = Cache::in_memory().ram(MIB).stripes(1).open().unwrap();
+        let asked = Arc::new(AtomicU64::new(0));
+        let errand = || {
+            let (cache, asked) = (cache.clone(), Arc::clone(&asked));
+            Errand { run: Arc::new(move || _ = asked.fetch_add(1 + cache.len(), SeqCst)), _held: None }
+        };
+        for key in 0..1_000 {
+            cache.insert(Touchy(key % 10), errand()).unwrap();
+        }
+        let before = asked.load(SeqCst);
+        IS_TOUCHED.store(true, SeqCst);
+        let change = |change: &dyn Fn()| catch_unwind(AssertUnwindSafe(change)).is_err();
+        assert!(change(&|| cache.insert(Touchy(1), errand()).unwrap()));
+        assert!(change(&|| _ = cache.remove(&Touchy(1))));
+        IS_TOUCHED.store(false, SeqCst);
+        assert!(asked.load(SeqCst) > before);
+        cache.check();
+        assert_eq!(cache.len(), 10);
+    });
+}
+
+/// A value that runs [`ON_DROP`] when it is dropped.
+struct Watched(u64);
+
+static ON_DROP: Mutex<Option<Arc<dyn Fn() + Send + Sync>>> = Mutex::new(None);
+
+impl Clone for Watched {
+    fn clone(&self) -> Watched {
+        Watched(self.0)
+    }
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        let run = ON_DROP.lock().unwrap().clone();
+        run.inspect(|run| run());
+    }
+}
+
+impl Codec for Watched {
+    const ID: CodecId = CodecId(0x5_0002);
+
+    fn encode(&self, out: &mut Vec<u8>) -> Result<(), CodecError> {
+        self.0.encode(out)
+    }
+
+    fn decode(bytes: Vec<u8>) -> Result<Self, CodecError> {
+        u64::decode(bytes).map(Watched)
+    }
+}
+
+/// A value that is dropped looks others up while a cache is closed that was only read, and whose stripes are not
+/// all loaded.
+#[test]
+fn a_value_may_look_others_up_while_the_cache_is_closed() {
+    // In each the drops may all come to another test's thread, which waits for nobody.
+    ends(|| (0..10).for_each(|_| look_up_while_closing()));
+}
+
+fn look_up_while_closing() {
+    let dir = tempfile::tempdir().unwrap();
+    let builder = || Cache::<u64, Watched>::builder(dir.path().join("read")).ram(64 * MIB).stripes(1_024);
+    let cache = builder().disk(64 * MIB).admission(Admission::All).open().unwrap();
+    (0..1_000).for_each(|key| cache.insert(key, Watched(key)).unwrap());
+    cache.close().unwrap();
+    drop(cache);
+    let cache = builder().disk(64 * MIB).read_only().open().unwrap();
+    (0..300).for_each(|key| assert!(cache.get_with(&key, |_| ()).is_some()));
+    let (asked, closer, is_busy) = (cache.clone(), thread::current().id(), AtomicBool::new(false));
+    *ON_DROP.lock().unwrap() = Some(Arc::new(move || {
+        if thread::current().id() == closer && !is_busy.swap(true, SeqCst) {
+            (300..1_000).for_each(|key| _ = asked.get_with(&key, |_| ()));
+            is_busy.store(false, SeqCst);
+        }
+    }));
+    cache.close().unwrap();
+    *ON_DROP.lock().unwrap() = None;
+}
+
+/// The filter, which the cache's thread runs, asks for a key that somebody loads who waits for that thread.
+#[test]
+fn the_filter_may_ask_for_what_is_being_loaded() {
+    ends(|| {
+        let dir = tempfile::tempdir().unwrap();
+        let (is_loading, has_asked) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+        let own: Arc<OnceLock<Cache<u64, Vec<u8>>>> = Arc::default();
+        let filter = {
+            let (own, is_loading, has_asked) = (own.clone(), is_loading.clone(), has_asked.clone());
+            move |_: &u64, _: &Vec<u8>| {
+                if is_loading.load(SeqCst) && !has_asked.swap(true, SeqCst) {
+                    own.get().unwrap().get_or_insert_with(&0, || vec![1]);
+                }
+                true
+            }
+        };
+        let builder = Cache::builder(dir.path().join("cache")).ram(MIB).disk(16 * MIB);
+        let cache = builder.write_behind(WriteBehind::Never).disk_filter(filter).open().unwrap();
+        own.set(cache.clone()).unwrap();
+        cache.insert(1, vec![1]).unwrap();
+        let loaded = cache.get_or_insert_with(&0, || {
+            is_loading.store(true, SeqCst);
+            cache.flush().unwrap();
+            vec![2]
+        });
+        assert!(has_asked.load(SeqCst) && loaded == [2]);
     });
 }
 

@@ -4,7 +4,7 @@
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
-        Barrier,
+        Arc, Barrier,
         atomic::{AtomicU64, Ordering::SeqCst},
     },
     thread,
@@ -16,7 +16,7 @@ use crate::common::{
     value::{value, version},
     wait_until,
 };
-use embercache::{Cache, Error, MIB};
+use embercache::{Cache, Codec, CodecError, CodecId, Error, MIB};
 
 const THREADS: u64 = 16;
 
@@ -40,6 +40,58 @@ fn one_load_however_many_wait() {
         assert_eq!(loads.into_inner(), 1);
     }
     assert_eq!(cache.stats().loads, 20);
+}
+
+/// A value that says when it is dropped.
+#[derive(Clone)]
+struct Told(Arc<AtomicU64>);
+
+impl Drop for Told {
+    fn drop(&mut self) {
+        self.0.fetch_add(1, SeqCst);
+    }
+}
+
+impl Codec for Told {
+    const ID: CodecId = CodecId(0x5_0003);
+
+    fn encode(&self, _: &mut Vec<u8>) -> Result<(), CodecError> {
+        Ok(())
+    }
+
+    fn decode(_: Vec<u8>) -> Result<Self, CodecError> {
+        Err(CodecError::new("it is never on disk"))
+    }
+
+    fn heap_bytes(&self) -> usize {
+        4 << 20
+    }
+}
+
+/// What was removed does not wait for the thread's next operation, of which there may be none.
+#[test]
+fn a_large_value_is_dropped_when_it_was_removed() {
+    let cache: Cache<u64, Told> = Cache::in_memory().ram(64 * MIB).open().unwrap();
+    let drops = Arc::new(AtomicU64::new(0));
+    cache.insert(7, Told(drops.clone())).unwrap();
+    cache.remove(&7).unwrap();
+    wait_until("it is dropped", Duration::from_secs(10), || drops.load(SeqCst) == 1);
+    cache.insert(7, Told(drops.clone())).unwrap();
+    cache.clear().unwrap();
+    wait_until("it is dropped", Duration::from_secs(10), || drops.load(SeqCst) == 2);
+}
+
+/// Two load a key by hand, and what the first has read is older than what the second has, and is there sooner.
+#[test]
+fn an_older_load_does_not_replace_a_newer_one() {
+    let cache = TestCache::in_memory().ram(4 * MIB).open().unwrap();
+    let [older, newer, newest] = [(); 3].map(|()| cache.lease(&7).unwrap());
+    assert!(newer.fill(value(7, 2, 100)).unwrap());
+    assert!(!older.fill(value(7, 1, 100)).unwrap());
+    assert_eq!(cache.get(&7), Some(value(7, 2, 100)));
+    assert!(newest.fill(value(7, 3, 100)).unwrap());
+    assert_eq!(cache.get(&7), Some(value(7, 3, 100)));
+    assert_eq!(cache.stats().loads_overtaken, 1);
 }
 
 /// Loads of different keys do not wait for each other: each of these two waits for the other.

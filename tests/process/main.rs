@@ -4,6 +4,7 @@
 mod common;
 
 mod growth;
+mod overhead;
 mod restart;
 mod slow_disk;
 mod user_code;

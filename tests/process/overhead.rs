@@ -7,6 +7,7 @@ use embercache::{Cache, Error};
 #[test]
 fn an_entry_takes_thirteen_bytes_beside_its_fields() -> Result<(), Error> {
     const FIELDS: f64 = 32.0;
+    let _alone = crate::alone();
     for entries in (30_000..90_000).step_by(5_000) {
         let cache: Cache<u64, u64> = Cache::in_memory().ram_entries(entries).stripes(8).open()?;
         (0..entries).try_for_each(|key| cache.insert(key, key))?;
