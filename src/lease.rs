@@ -93,8 +93,10 @@ impl<K: Key, V: Value> Cache<K, V> {
     }
 
     /// Takes a lease on `key`, for a load by hand: take it, load, [`fill`](Lease::fill). Unlike an insert, the fill
-    /// does nothing if the key was inserted, removed or cleared since the lease was taken, or filled by one that was
-    /// taken later; so what was loaded before an update of the database never replaces what came after it.
+    /// does nothing if the key was inserted, removed or cleared since the lease was taken; so what
+    /// was loaded before an update of the database never replaces what came after it.
+    ///
+    /// Leases know nothing of each other: of two, the one that is filled last stays, until the key is invalidated.
     ///
     /// # Errors
     ///
@@ -197,7 +199,7 @@ impl<K: Key, V: Value> Lease<K, V> {
     }
 
     /// Stores the loaded value; `false`, and nothing stored, if the key was invalidated since the
-    /// lease was taken, or filled by a later one. Costs what [`Cache::insert`] does.
+    /// lease was taken. Costs what [`Cache::insert`] does.
     ///
     /// # Errors
     ///

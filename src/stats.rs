@@ -43,7 +43,7 @@ pub struct Stats {
     pub removes: u64,
     /// Loads run by `get_or_insert_with` and its kin.
     pub loads: u64,
-    /// Loaded values not stored, since an invalidation or a later load overtook the load.
+    /// Loaded values not stored, since an invalidation overtook the load.
     pub loads_overtaken: u64,
     /// Entries that the policy put out of RAM.
     pub evictions: u64,

@@ -7,8 +7,8 @@ use crate::{
     sync::{Condvar, Mutex},
 };
 
-/// The right to store what one holder of a load brings. Drawn as it begins, and never used twice in a stripe.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+/// The right to store one load's value. Never used twice in a stripe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct LoadId(u64);
 
 /// One stripe's loads under way, by key hash.
@@ -21,15 +21,12 @@ pub(crate) struct Loads<K, V> {
     last_id: u64,
 }
 
-/// One key's load under way.
+/// One load under way.
 #[derive(Debug)]
 pub(crate) struct Load<K, V> {
-    /// The first who began. Who holds another load of this hash, a dead one, began before.
-    first: LoadId,
-    /// Who has filled it. Who began before that one brings what is older, and may not any more.
-    filled: Option<LoadId>,
+    id: LoadId,
     key: K,
-    /// So many have not ended.
+    /// The leases that may still fill it.
     holders: u32,
     /// The one that loads on behalf of those who wait, if any does.
     flight: Option<Arc<Flight<V>>>,
@@ -57,14 +54,14 @@ impl<K: Eq, V> Loads<K, V> {
     where
         K: Borrow<Q>,
     {
-        let Some((id, load)) = self.begin(hash, key, owned) else { return Turn::Alone };
+        let Some(load) = self.load_of(hash, key, owned) else { return Turn::Alone };
         if let Some(flight) = &load.flight {
             return Turn::Wait(flight.clone());
         }
         let flight = Arc::new(Flight::new());
         load.flight = Some(flight.clone());
         load.holders += 1;
-        Turn::Lead(id, flight)
+        Turn::Lead(load.id, flight)
     }
 
     /// Takes a lease on `key` beside whatever else loads it; `None` if another key with the same
@@ -78,48 +75,41 @@ impl<K: Eq, V> Loads<K, V> {
     where
         K: Borrow<Q>,
     {
-        let (id, load) = self.begin(hash, key, owned)?;
+        let load = self.load_of(hash, key, owned)?;
         load.holders += 1;
-        Some(id)
+        Some(load.id)
     }
 
-    /// The load of `key`, and the right of one who begins now to fill it.
-    fn begin<Q: Eq + ?Sized>(
+    fn load_of<Q: Eq + ?Sized>(
         &mut self,
         hash: KeyHash,
         key: &Q,
         owned: &mut Option<K>,
-    ) -> Option<(LoadId, &mut Load<K, V>)>
+    ) -> Option<&mut Load<K, V>>
     where
         K: Borrow<Q>,
     {
-        self.last_id += 1;
-        let id = LoadId(self.last_id);
-        let load = match self.under_way.entry(hash) {
-            Entry::Occupied(load) => Some(load.into_mut()).filter(|load| load.key.borrow() == key)?,
+        match self.under_way.entry(hash) {
+            Entry::Occupied(load) => Some(load.into_mut()).filter(|load| load.key.borrow() == key),
             Entry::Vacant(place) => {
+                self.last_id += 1;
                 let key = owned.take().expect("the caller brings the key");
                 // Not compared: were that to panic, a load would stay that nobody holds.
-                place.insert(Load { first: id, filled: None, key, holders: 0, flight: None })
+                Some(place.insert(Load { id: LoadId(self.last_id), key, holders: 0, flight: None }))
             }
-        };
-        Some((id, load))
+        }
     }
 
-    /// Whether what this holder brings may be stored, which the caller does then: the key was not
-    /// invalidated since it began, nor filled by one who began later.
-    pub(crate) fn fill(&mut self, hash: KeyHash, id: LoadId) -> bool {
-        let load = self.under_way.get_mut(&hash).filter(|load| load.first <= id);
-        let Some(load) = load.filter(|load| load.filled <= Some(id)) else { return false };
-        load.filled = Some(id);
-        true
+    /// Whether what this load brings may be stored.
+    pub(crate) fn is_alive(&self, hash: KeyHash, id: LoadId) -> bool {
+        self.under_way.get(&hash).is_some_and(|load| load.id == id)
     }
 
     /// One holder is done with the load, whether it stored a value or not. What comes back is to
     /// be dropped outside the lock.
     #[must_use]
     pub(crate) fn release(&mut self, hash: KeyHash, id: LoadId, led: bool) -> Option<Load<K, V>> {
-        let load = self.under_way.get_mut(&hash).filter(|load| load.first <= id)?;
+        let load = self.under_way.get_mut(&hash).filter(|load| load.id == id)?;
         if led {
             load.flight = None;
         }
@@ -210,9 +200,9 @@ mod tests {
         assert!(matches!(loads.join(HASH, &7, &mut Some(7)), Turn::Wait(_)));
         flight.land(70);
         assert_eq!(flight.wait(), Some(70));
-        assert!(loads.fill(HASH, id));
+        assert!(loads.is_alive(HASH, id));
         drop(loads.release(HASH, id, true));
-        assert!(!loads.fill(HASH, id));
+        assert!(!loads.is_alive(HASH, id));
     }
 
     #[test]
@@ -221,10 +211,10 @@ mod tests {
         let Turn::Lead(old, _) = loads.join(HASH, &7, &mut Some(7)) else { panic!("nobody led before") };
         drop(loads.kill(HASH));
         let Turn::Lead(new, _) = loads.join(HASH, &7, &mut Some(7)) else { panic!("the dead load leads") };
-        assert!(!loads.fill(HASH, old));
-        assert!(loads.fill(HASH, new));
+        assert!(!loads.is_alive(HASH, old));
+        assert!(loads.is_alive(HASH, new));
         drop(loads.release(HASH, old, true));
-        assert!(loads.fill(HASH, new), "a dead load's end ended the living one");
+        assert!(loads.is_alive(HASH, new), "a dead load's end ended the living one");
     }
 
     #[test]
@@ -237,18 +227,7 @@ mod tests {
         flight.abandon();
         assert_eq!(flight.wait(), None);
         drop(loads.release(HASH, id, true));
-        assert!(loads.fill(HASH, lease));
-    }
-
-    #[test]
-    fn who_began_later_is_not_filled_over() {
-        let mut loads = Loads::<u32, u32>::new();
-        let [first, second, third] = [(); 3].map(|()| loads.lease(HASH, &7, &mut Some(7)).unwrap());
-        assert!(loads.fill(HASH, second));
-        assert!(!loads.fill(HASH, first), "it may have been loaded before what the second brought");
-        assert!(loads.fill(HASH, third));
-        drop(loads.release(HASH, second, false));
-        assert!(!loads.fill(HASH, first) && loads.fill(HASH, third));
+        assert!(loads.is_alive(HASH, lease));
     }
 
     #[test]

@@ -371,9 +371,8 @@ impl<'g, K: Eq + Held, V: Held> Shard<'g, K, V> {
         self.state.loads.lease(hash, key, owned)
     }
 
-    /// Whether what this load brings may be stored, which the caller does then.
-    pub(crate) fn fill_load(&mut self, hash: KeyHash, id: LoadId) -> bool {
-        self.state.loads.fill(hash, id)
+    pub(crate) fn is_load_alive(&self, hash: KeyHash, id: LoadId) -> bool {
+        self.state.loads.is_alive(hash, id)
     }
 
     #[must_use]

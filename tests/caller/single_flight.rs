@@ -81,19 +81,6 @@ fn a_large_value_is_dropped_when_it_was_removed() {
     wait_until("it is dropped", Duration::from_secs(10), || drops.load(SeqCst) == 2);
 }
 
-/// Two load a key by hand, and what the first has read is older than what the second has, and is there sooner.
-#[test]
-fn an_older_load_does_not_replace_a_newer_one() {
-    let cache = TestCache::in_memory().ram(4 * MIB).open().unwrap();
-    let [older, newer, newest] = [(); 3].map(|()| cache.lease(&7).unwrap());
-    assert!(newer.fill(value(7, 2, 100)).unwrap());
-    assert!(!older.fill(value(7, 1, 100)).unwrap());
-    assert_eq!(cache.get(&7), Some(value(7, 2, 100)));
-    assert!(newest.fill(value(7, 3, 100)).unwrap());
-    assert_eq!(cache.get(&7), Some(value(7, 3, 100)));
-    assert_eq!(cache.stats().loads_overtaken, 1);
-}
-
 /// Loads of different keys do not wait for each other: each of these two waits for the other.
 #[test]
 fn loads_of_two_keys_run_at_once() {
