@@ -39,9 +39,12 @@ fn inserts_do_not_wait_for_a_slow_disk() {
             let (found, queued) = p99_of_inserts(&cache);
             *p99 = (*p99).min(found);
             wait_until("the queue is empty", Duration::from_secs(20), || cache.stats().queue_bytes == 0);
+            // What was displaced may wait for a thread that the scheduler has put aside.
+            wait_until("the budget is kept at rest", Duration::from_secs(10), || {
+                cache.ram_bytes() <= RAM_BYTES
+            });
             let stats = cache.stats();
             assert_eq!(lost(&cache), drops(&stats), "drops are counted one by one: {stats:?}");
-            assert!(stats.ram_bytes <= RAM_BYTES, "{stats:?}");
             if is_slow {
                 (all_shed, most_queued) = (all_shed + stats.shed, most_queued.max(queued));
             }
