@@ -50,7 +50,7 @@ pub(crate) trait Residents {
 }
 
 /// The eviction policy of one stripe. Everything is called under the stripe's lock; readers only
-/// write `Meta::refs`.
+/// write `Meta::usage`.
 ///
 /// # Invariants
 ///

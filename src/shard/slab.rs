@@ -30,7 +30,11 @@ use crate::{
 };
 
 /// The bits of a slot's number that are its index in the chunk.
+#[cfg(not(all(test, loom)))]
 const INDEX_BITS: u32 = 23;
+/// Few chunks: loom's atomics are large, and its threads' stacks are not.
+#[cfg(all(test, loom))]
+const INDEX_BITS: u32 = 26;
 /// As many chunks as the other bits can name, so that whatever slot it is, its chunk has a place.
 pub(super) const CHUNKS: usize = 1 << (u32::BITS - INDEX_BITS);
 /// log2 of the slots in each of the first chunks.
