@@ -117,8 +117,10 @@ impl<K: Key, V: Value> Builder<K, V> {
     /// it, for ever.
     ///
     /// An entry may expire up to 20 ms early, once it is on disk up to a second; it is never seen late,
-    /// nor after a restart, whatever is done to the wall clock. A time that ends
-    /// later than two years after the cache was opened ends then.
+    /// nor after a restart, whatever is done to the wall clock. Only how long a machine was off must the wall clock
+    /// say: set back meanwhile, it lets entries live as much longer. A time that ends later than 2^32 × 20 ms (two
+    /// years and eight months) after the cache was opened ends then; reopen it by then, for entries with a time that are
+    /// stored later are not found.
     ///
     /// # Examples
     ///
@@ -165,7 +167,7 @@ impl<K: Key, V: Value> Builder<K, V> {
 
     /// Counts the bytes of a key and value instead of [`Codec::heap_bytes`](crate::Codec::heap_bytes). The cache adds
     /// what the entry itself takes, and its metadata. Called once for each insert and each hit on
-    /// disk, outside of locks. With a budget in entries it is not asked.
+    /// disk that may come back into RAM, outside of locks. With a budget in entries it is not asked.
     ///
     /// # Examples
     ///

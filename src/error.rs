@@ -75,14 +75,16 @@ pub enum Error {
         /// The limits, as documented at the builder's method.
         allowed: String,
     },
-    /// The option is known, but this release cannot do it yet.
-    #[error("{what} is not supported yet")]
+    /// It cannot be done here: a [`flush`](crate::Cache::flush) or [`clear`](crate::Cache::clear) by code that the
+    /// cache's own thread runs (a codec, a filter, a drop), or a segment after the 2^30th of a directory.
+    #[error("{what} is not supported")]
     Unsupported {
         /// What was asked for.
         what: &'static str,
     },
     /// The key or entry is larger than the cache takes: the encoded key than 65,535 bytes, or the entry
-    /// than half of the RAM budget without its write buffers. Whatever stood under the key is gone.
+    /// than half of the RAM budget without its write buffers. Whatever stood under the key is gone,
+    /// unless it was a load that brought this: a load replaces nothing.
     #[error("the {what} has {found} bytes, the limit is {limit}")]
     TooLarge {
         /// `"key"` or `"entry"`.

@@ -11,6 +11,7 @@
 //! - No look-up returns a value whose overwrite, removal, clear or expiry was acknowledged before
 //!   that look-up began: under concurrency, with full queues, failed writes, after a close, after
 //!   a SIGKILL or a loss of power, over any number of reopens.
+//!   (Not if somebody puts a directory back as it was once closed, from a backup say: that cannot be told.)
 //! - No look-up returns bytes that differ from what was stored.
 //! - Trouble with the disk never stops the RAM tier. Look-ups answer it with a miss and a counter.
 //!   Changes return a `Result`; if an invalidation can neither be recorded nor the old copy be

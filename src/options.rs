@@ -64,7 +64,7 @@ pub enum Durability {
     ///
     /// An invalidation of an entry that has a copy on disk waits until its record is durable: for one
     /// sync of the disk, some hundred microseconds to some ten milliseconds, that all operations share
-    /// which wait at that moment. Other threads may see the new value, or none, before. Entries survive
+    /// which wait at that moment. Until then any change of a key in the same stripe waits with it. Other threads may see the new value, or none, before. Entries survive
     /// once a [`flush`](crate::Cache::flush) that began later has returned, or a second or so after they
     /// were copied. Each segment costs three more syncs, which nobody waits for unless the log is behind.
     ///

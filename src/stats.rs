@@ -41,9 +41,9 @@ pub struct Stats {
     pub inserts: u64,
     /// Entries removed by `remove`.
     pub removes: u64,
-    /// Loads run by `get_or_insert_with` and its kin.
+    /// Loads run by `get_or_insert_with` and its kin, leases not among them.
     pub loads: u64,
-    /// Loaded values not stored, since an invalidation overtook the load.
+    /// Loaded values not stored, a lease's among them, since an invalidation overtook the load.
     pub loads_overtaken: u64,
     /// Entries that the policy put out of RAM.
     pub evictions: u64,
@@ -51,7 +51,7 @@ pub struct Stats {
     pub clock_steps: u64,
     /// Evicted entries whose copy on disk was still good: nothing was written.
     pub clean_evictions: u64,
-    /// Evicted entries that admission kept off the disk.
+    /// Evicted entries that admission kept off the disk, or whose disk is only read.
     pub refused: u64,
     /// Entries dropped since they had expired.
     pub expired: u64,

@@ -254,7 +254,7 @@ impl<K: Key, V: Value> Builder<K, V> {
     /// at the same time; one that would change it is [`Locked`](crate::Error::Locked) out, and they by it.
     ///
     /// Changes return [`Error::ReadOnly`](crate::Error::ReadOnly), and loads store nothing: what is there cannot
-    /// become stale. Hits on disk come to RAM as usual. A directory whose entries cannot be believed (see
+    /// become stale. Hits on disk may come to RAM as usual. A directory whose entries cannot be believed (see
     /// [`Start`](crate::Start)) opens as an empty cache. `disk`, `segment_size` and `durability` mean nothing here,
     /// and the index takes what it needs of RAM, also beyond its share. [`open`](Builder::open) fails with
     /// [`Error::Io`](crate::Error::Io) where there is no directory, and with

@@ -29,8 +29,8 @@ type Asked<'c, 'q, K, V, Q> = (&'q Q, Option<Home<'c, K, V>>);
 impl<K: Key, V: Value> Cache<K, V> {
     /// The value stored under `key`, cloned, or `None`.
     ///
-    /// From RAM without a lock; from disk it is read, verified, decoded and brought back into RAM.
-    /// Trouble with the disk is a miss.
+    /// From RAM without a lock; from disk it is read, verified and decoded, and comes back into RAM if there is
+    /// room or the policy wants it there. Trouble with the disk is a miss.
     ///
     /// # Examples
     ///

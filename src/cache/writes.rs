@@ -22,7 +22,7 @@ use crate::{
 impl<K: Key, V: Value> Cache<K, V> {
     /// Stores `value` under `key`, in place of whatever was there, for the default time to live.
     ///
-    /// Costs one allocation-free step in RAM; if a copy of the key is on disk, also a write of 32
+    /// Costs one step in RAM, which allocates only where tables grow; if a copy of the key is on disk, also a write of 32
     /// bytes to the journal, and with [`Durability::PowerLoss`](crate::Durability::PowerLoss) the wait until
     /// that is synced. Where entries leave RAM faster than the disk takes them, it waits
     /// ([`Overload`](crate::Overload)). The value reaches the disk when it leaves RAM, by
