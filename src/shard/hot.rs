@@ -271,11 +271,16 @@ thread_local! {
     static OWES_FLUSH: Cell<bool> = const { Cell::new(false) };
 }
 
+/// Notes that this thread has to flush.
+fn owe_flush() {
+    OWES_FLUSH.with(|owes| owes.set(true));
+}
+
 /// Has what this thread has displaced dropped as soon as nobody can see it, if it is much. No lock is held, since
 /// to flush may drop it.
 #[inline]
 pub(crate) fn collect(guard: &Guard) {
-    if OWES_FLUSH.take() {
+    if OWES_FLUSH.with(Cell::take) {
         guard.flush();
     }
 }
@@ -284,7 +289,7 @@ pub(crate) fn collect(guard: &Guard) {
 /// of is dropped at once.
 #[inline]
 pub(crate) fn collect_now(mut guard: Guard) {
-    if OWES_FLUSH.take() {
+    if OWES_FLUSH.with(Cell::take) {
         guard.flush();
         guard.repin();
         guard.flush();

@@ -4,7 +4,7 @@ use std::{borrow::Borrow, collections::VecDeque, fmt, mem, ptr, sync::Arc};
 
 use crossbeam_epoch::Guard;
 
-use super::{Hot, OWES_FLUSH, drop_quietly};
+use super::{Hot, drop_quietly, owe_flush};
 use crate::{
     hash::KeyHash,
     shard::{
@@ -244,7 +244,7 @@ impl<K: Send + Sync + 'static, V: Send + Sync + 'static> HotWriter<K, V> {
         let weight = rest.line_weight.load(Relaxed);
         rest.line_weight.store(0, Relaxed);
         rest.handed_weight.fetch_add(weight, Relaxed);
-        OWES_FLUSH.set(true);
+        owe_flush();
         let hot = Arc::clone(&self.hot);
         guard.defer(move || {
             for &slot in &batch {
@@ -307,7 +307,7 @@ impl<K: Send + Sync + 'static, V: Send + Sync + 'static> HotWriter<K, V> {
         self.announced = self.left + self.line.len() as u64;
         self.unannounced_weight = 0;
         if self.hot.limbo_weight() > self.patience.limbo_weight {
-            OWES_FLUSH.set(true);
+            owe_flush();
         }
         let (hot, announced) = (Arc::clone(&self.hot), self.announced);
         guard.defer(move || {
@@ -332,7 +332,7 @@ impl<K: Send + Sync + 'static, V: Send + Sync + 'static> HotWriter<K, V> {
         // AcqRel: Release pairs with the Acquire loads of `table`; Acquire for the freeing below.
         let old = self.hot.table.swap(Box::into_raw(larger), AcqRel);
         // The outgrown table is memory that the next ones need.
-        OWES_FLUSH.set(true);
+        owe_flush();
         let (hot, old) = (Arc::clone(&self.hot), AtomicPtr::new(old));
         guard.defer(move || {
             // SAFETY: `old` came from `Box::into_raw` (the table's invariant 1) and was swapped out
