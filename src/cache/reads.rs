@@ -52,7 +52,8 @@ impl<K: Key, V: Value> Cache<K, V> {
     }
 
     /// Lends the value stored under `key` to `read`, which saves the clone. While `read` runs, memory
-    /// of entries that leave meanwhile is not freed, so it should not take long.
+    /// of entries that leave meanwhile is not freed, and once that is much, inserts wait a little for it each; so
+    /// it should not take long.
     ///
     /// # Examples
     ///

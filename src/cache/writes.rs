@@ -219,6 +219,7 @@ impl<K: Key, V: Value> Cache<K, V> {
         drop(gone);
         self.tiers.honour(loan);
         collect_now(guard);
+        stripe.hot.give_way();
         durable.map(|()| (true, journaled))
     }
 

@@ -43,6 +43,9 @@
 //! than come in ([`HotWriter::take_gone`]). Only what is heavy, or whose stripe may rest for long, is
 //! handed over to be dropped by a deferred function itself.
 //!
+//! All that waits for the slowest reader. One that lost its core while it was pinned would have the others displace
+//! as much as they can in a slice of its time, which was as much again as the budget: they give way to it.
+//!
 //! K and V run user code when they are dropped. Deferred functions are run by crossbeam in `pin` and
 //! `flush`, so a caller pins before it locks and passes the guard in, and neither is called here
 //! (`defer` itself runs nothing); what `take_gone` returns is dropped after the lock is gone.
@@ -73,11 +76,14 @@ use crate::{
         Ordering::{Acquire, Relaxed},
         assert_ours,
         lock_free::AtomicPtr,
-        thread_local,
+        thread, thread_local,
     },
 };
 
 pub(crate) use writer::{Gone, HotWriter, Patience};
+
+/// How often in a row a thread gives way, before it goes on in spite of a reader that takes its time.
+const YIELDS_MAX: usize = 8;
 
 /// # Invariants
 ///
@@ -95,6 +101,7 @@ pub(crate) struct Hot<K, V> {
     slab: Slab<Entry<K, V>>,
     /// The times of those entries in the slab that have any.
     times: Slab<Times>,
+    crowd_weight: u64,
     /// On lines of its own, since every eviction writes it and every hit reads the fields above.
     rest: CachePadded<Rest>,
 }
@@ -131,6 +138,7 @@ impl<K, V> Hot<K, V> {
             table: AtomicPtr::new(Box::into_raw(table)),
             times: Slab::new(Arc::clone(arena)),
             slab: Slab::new(Arc::clone(arena)),
+            crowd_weight: patience.crowd_weight,
             rest: CachePadded::new(rest),
         });
         (Arc::clone(&hot), HotWriter::new(hot, patience))
@@ -203,6 +211,19 @@ impl<K, V> Hot<K, V> {
     /// Weight of entries that were removed or replaced and are not yet dropped.
     pub(crate) fn limbo_weight(&self) -> u64 {
         self.rest.line_weight.load(Relaxed) + self.rest.handed_weight.load(Relaxed)
+    }
+
+    /// Lets other threads run on if so much waits to be dropped that one of them must have lost its core while it
+    /// was pinned: until it has run, more is displaced and nothing is freed. No guard of the caller's may be in
+    /// the way, and none of its locks.
+    #[inline]
+    pub(crate) fn give_way(&self) {
+        for _ in 0..YIELDS_MAX {
+            if self.limbo_weight() <= self.crowd_weight {
+                break;
+            }
+            thread::yield_now();
+        }
     }
 
     #[inline]

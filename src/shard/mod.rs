@@ -155,9 +155,17 @@ fn patience(budget: &Budget) -> Patience {
     // Not for less than the least, or tiny caches would ask each time.
     if budget.is_in_bytes() {
         let limbo_weight = (capacity / 128).max(4 << 10);
-        Patience { limbo_weight, line_weight: limbo_weight.min(64 << 10) }
+        Patience {
+            limbo_weight,
+            line_weight: limbo_weight.min(64 << 10),
+            crowd_weight: (capacity / 16).max(32 << 10),
+        }
     } else {
-        Patience { limbo_weight: (capacity / 32).max(64), line_weight: 64 << 10 }
+        Patience {
+            limbo_weight: (capacity / 32).max(64),
+            line_weight: 64 << 10,
+            crowd_weight: (capacity / 16).max(128),
+        }
     }
 }
 

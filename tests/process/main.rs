@@ -3,6 +3,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod crowd;
 mod growth;
 mod overhead;
 mod restart;

@@ -108,8 +108,10 @@ fn explore<T: Ord + Send + 'static>(
     read: fn(&Stripe) -> T,
 ) -> BTreeSet<T> {
     outcomes(move || {
-        let (hot, mut writer) =
-            Hot::new(&Arc::default(), Patience { limbo_weight: 1 << 20, line_weight: 64 << 10 });
+        let (hot, mut writer) = Hot::new(
+            &Arc::default(),
+            Patience { limbo_weight: 1 << 20, line_weight: 64 << 10, crowd_weight: 1 << 20 },
+        );
         keys.iter().for_each(|&key| insert(&mut writer, key, 0));
         flush_epoch();
         let stripe = Arc::new(Stripe { hot, completed: AtomicU32::new(0) });

@@ -39,7 +39,10 @@ fn remove<K: Held, V: Held>(writer: &mut HotWriter<K, V>, slot: SlotId, guard: &
 }
 
 fn empty<K, V>() -> (Arc<Hot<K, V>>, HotWriter<K, V>) {
-    Hot::new(&Arc::default(), Patience { limbo_weight: 1 << 20, line_weight: 64 << 10 })
+    Hot::new(
+        &Arc::default(),
+        Patience { limbo_weight: 1 << 20, line_weight: 64 << 10, crowd_weight: 1 << 20 },
+    )
 }
 
 /// A value that is counted while it lives.

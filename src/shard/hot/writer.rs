@@ -32,6 +32,8 @@ pub(crate) struct Patience {
     pub(crate) limbo_weight: u64,
     /// More than this is not left to the operations that come after: large values do not wait for them.
     pub(crate) line_weight: u64,
+    /// More than this, and whoever displaces gives way to the reader that it waits for.
+    pub(crate) crowd_weight: u64,
 }
 
 /// The writer's half of a [`Hot`], kept in the stripe's lock: having it mutably is being the one
