@@ -201,7 +201,8 @@ fn tiers<K: Key, V: Value>(
     };
     let new_stripe = |number: u64| {
         let gate = Gate::new(options.admission, hash_seed.wrapping_add(number));
-        let writes_through = limits.write_behind == WriteBehind::Through;
+        // Without a disk nobody takes a copy out of the queue.
+        let writes_through = disk == DiskState::Filling && limits.write_behind == WriteBehind::Through;
         let stripe = Stripe::new(&arena, Arc::clone(&budget), Arc::clone(&expiry), gate, writes_through);
         stripe.lock(&epoch::pin()).set_disk(disk);
         stripe

@@ -16,7 +16,7 @@ use crate::common::{
     value::{value, version},
     wait_until,
 };
-use embercache::{Cache, Codec, CodecError, CodecId, Error, MIB};
+use embercache::{Cache, Codec, CodecError, CodecId, Error, MIB, WriteBehind, testing::MemoryDisk};
 
 const THREADS: u64 = 16;
 
@@ -345,4 +345,16 @@ fn in_ram_alone() {
     assert_eq!((cache.disk_bytes(), cache.stats().disk_entries, cache.stats().journal_records), (0, 0, 0));
     cache.check();
     cache.close().unwrap();
+}
+
+/// What needs a disk means nothing.
+#[test]
+fn in_ram_alone_nothing_is_written_through() {
+    let builder = Cache::<u64, u64>::in_memory().ram_entries(64).stripes(1);
+    let cache = builder.write_behind(WriteBehind::Through).open().unwrap();
+    for key in 0..10_000 {
+        cache.insert(key % 300, key).unwrap();
+        assert_eq!(cache.get(&(key % 300)), Some(key));
+    }
+    cache.check();
 }
