@@ -251,7 +251,7 @@ impl<K: Key, V: Value> Lease<K, V> {
 impl<K: Key, V: Value> Drop for Lease<K, V> {
     fn drop(&mut self) {
         if let Some(id) = self.id {
-            release(&self.cache, self.hash, id, false);
+            release(&self.cache, self.hash, id, None);
         }
     }
 }
@@ -291,7 +291,7 @@ impl<K: Key, V: Value> Drop for Lead<'_, K, V> {
     fn drop(&mut self) {
         // Out of the table first: who is sent off must not find this flight again, and who comes
         // when the value has expired or was removed must not be handed it.
-        release(self.cache, self.hash, self.id, true);
+        release(self.cache, self.hash, self.id, Some(&self.flight));
         match self.landed.take() {
             Some(value) => self.flight.land(value),
             None => self.flight.abandon(),
@@ -299,7 +299,7 @@ impl<K: Key, V: Value> Drop for Lead<'_, K, V> {
     }
 }
 
-fn release<K: Key, V: Value>(cache: &Cache<K, V>, hash: KeyHash, id: LoadId, led: bool) {
+fn release<K: Key, V: Value>(cache: &Cache<K, V>, hash: KeyHash, id: LoadId, led: Option<&Arc<Flight<V>>>) {
     if cache.tiers.check_origin().is_err() {
         return;
     }

@@ -203,7 +203,7 @@ impl<K: Key, V: Value> Cache<K, V> {
         let old = shard.slot_of(hash, &arrival.entry.key);
         let dead_loads = match load {
             None => shard.kill_loads(hash),
-            Some(id) if shard.is_load_alive(hash, id) => None,
+            Some(id) if shard.fill_load(hash, id) => None,
             Some(_) => {
                 shard.counts().loads_overtaken += 1;
                 drop(shard);

@@ -101,18 +101,32 @@ impl<K: Eq, V> Loads<K, V> {
     }
 
     /// Whether what this load brings may be stored.
-    pub(crate) fn is_alive(&self, hash: KeyHash, id: LoadId) -> bool {
+    #[cfg(test)]
+    fn is_alive(&self, hash: KeyHash, id: LoadId) -> bool {
         self.under_way.get(&hash).is_some_and(|load| load.id == id)
     }
 
-    /// One holder is done with the load, whether it stored a value or not. What comes back is to
-    /// be dropped outside the lock.
+    /// Whether what this load brings may be stored, which the caller does then, under the same lock. From now on
+    /// it is found in the cache, and nobody waits for it any more: who finds that it has expired loads anew.
+    pub(crate) fn fill(&mut self, hash: KeyHash, id: LoadId) -> bool {
+        let Some(load) = self.under_way.get_mut(&hash).filter(|load| load.id == id) else { return false };
+        // Not its last handle: whoever leads has one until it releases the load.
+        load.flight = None;
+        true
+    }
+
+    /// One holder is done with the load, whether it stored a value or not: `led` is what others waited for, if it
+    /// loaded on their behalf. What comes back is to be dropped outside the lock.
     #[must_use]
-    pub(crate) fn release(&mut self, hash: KeyHash, id: LoadId, led: bool) -> Option<Load<K, V>> {
+    pub(crate) fn release(
+        &mut self,
+        hash: KeyHash,
+        id: LoadId,
+        led: Option<&Arc<Flight<V>>>,
+    ) -> Option<Load<K, V>> {
         let load = self.under_way.get_mut(&hash).filter(|load| load.id == id)?;
-        if led {
-            load.flight = None;
-        }
+        // By now it may be another's.
+        load.flight.take_if(|flight| led.is_some_and(|led| Arc::ptr_eq(flight, led)));
         load.holders -= 1;
         if load.holders > 0 {
             return None;
@@ -201,19 +215,19 @@ mod tests {
         flight.land(70);
         assert_eq!(flight.wait(), Some(70));
         assert!(loads.is_alive(HASH, id));
-        drop(loads.release(HASH, id, true));
+        drop(loads.release(HASH, id, Some(&flight)));
         assert!(!loads.is_alive(HASH, id));
     }
 
     #[test]
     fn who_asks_after_an_invalidation_starts_anew() {
         let mut loads = Loads::<u32, u32>::new();
-        let Turn::Lead(old, _) = loads.join(HASH, &7, &mut Some(7)) else { panic!("nobody led before") };
+        let Turn::Lead(old, led) = loads.join(HASH, &7, &mut Some(7)) else { panic!("nobody led before") };
         drop(loads.kill(HASH));
         let Turn::Lead(new, _) = loads.join(HASH, &7, &mut Some(7)) else { panic!("the dead load leads") };
         assert!(!loads.is_alive(HASH, old));
         assert!(loads.is_alive(HASH, new));
-        drop(loads.release(HASH, old, true));
+        drop(loads.release(HASH, old, Some(&led)));
         assert!(loads.is_alive(HASH, new), "a dead load's end ended the living one");
     }
 
@@ -226,8 +240,23 @@ mod tests {
         };
         flight.abandon();
         assert_eq!(flight.wait(), None);
-        drop(loads.release(HASH, id, true));
+        drop(loads.release(HASH, id, Some(&flight)));
         assert!(loads.is_alive(HASH, lease));
+    }
+
+    #[test]
+    fn who_asks_when_a_load_was_stored_starts_anew() {
+        let mut loads = Loads::<u32, u32>::new();
+        let lead = |loads: &mut Loads<u32, u32>| match loads.join(HASH, &7, &mut Some(7)) {
+            Turn::Lead(id, flight) => (id, flight),
+            _ => panic!("it is to be had no more"),
+        };
+        let (first, stored) = lead(&mut loads);
+        assert!(loads.fill(HASH, first));
+        let (second, _under_way) = lead(&mut loads);
+        drop(loads.release(HASH, first, Some(&stored)));
+        assert!(matches!(loads.join(HASH, &7, &mut Some(7)), Turn::Wait(_)), "it ended another's flight");
+        assert!(loads.fill(HASH, second));
     }
 
     #[test]

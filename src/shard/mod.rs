@@ -54,7 +54,7 @@ use self::{
     entry::{Meta, Resident, SlotId},
     expiry::Expiry,
     hot::{Gone, Hot, HotWriter, Patience},
-    loads::{Load, LoadId, Loads, Turn},
+    loads::{Flight, Load, LoadId, Loads, Turn},
     pending::PendingCopies,
 };
 use crate::{
@@ -379,12 +379,18 @@ impl<'g, K: Eq + Held, V: Held> Shard<'g, K, V> {
         self.state.loads.lease(hash, key, owned)
     }
 
-    pub(crate) fn is_load_alive(&self, hash: KeyHash, id: LoadId) -> bool {
-        self.state.loads.is_alive(hash, id)
+    /// Whether what this load brings may be stored, which the caller does then.
+    pub(crate) fn fill_load(&mut self, hash: KeyHash, id: LoadId) -> bool {
+        self.state.loads.fill(hash, id)
     }
 
     #[must_use]
-    pub(crate) fn release_load(&mut self, hash: KeyHash, id: LoadId, led: bool) -> Option<Load<K, V>> {
+    pub(crate) fn release_load(
+        &mut self,
+        hash: KeyHash,
+        id: LoadId,
+        led: Option<&Arc<Flight<V>>>,
+    ) -> Option<Load<K, V>> {
         self.state.loads.release(hash, id, led)
     }
 

@@ -4,8 +4,9 @@
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
-        Arc, Barrier,
-        atomic::{AtomicU64, Ordering::SeqCst},
+        Arc, Barrier, Mutex,
+        atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
+        mpsc,
     },
     thread,
     time::Duration,
@@ -19,6 +20,7 @@ use crate::common::{
 use embercache::{Cache, Codec, CodecError, CodecId, Error, MIB, WriteBehind, testing::MemoryDisk};
 
 const THREADS: u64 = 16;
+const SECOND: Duration = Duration::from_secs(1);
 
 #[test]
 fn one_load_however_many_wait() {
@@ -152,6 +154,87 @@ fn a_panicking_load_wakes_the_next() {
 
 /// A load may use the cache itself, for other keys and for its own.
 #[test]
+/// A value whose second clone waits at a gate.
+struct Slow {
+    clones: Arc<AtomicU64>,
+    entered: mpsc::SyncSender<()>,
+    gate: Arc<Mutex<mpsc::Receiver<()>>>,
+}
+
+impl Clone for Slow {
+    fn clone(&self) -> Slow {
+        if self.clones.fetch_add(1, SeqCst) == 1 {
+            self.entered.send(()).unwrap();
+            let _ = self.gate.lock().unwrap().recv();
+        }
+        Slow { clones: self.clones.clone(), entered: self.entered.clone(), gate: self.gate.clone() }
+    }
+}
+
+impl Codec for Slow {
+    const ID: CodecId = CodecId(0x5_0004);
+
+    fn encode(&self, _: &mut Vec<u8>) -> Result<(), CodecError> {
+        Err(CodecError::new("it is never on disk"))
+    }
+
+    fn decode(_: Vec<u8>) -> Result<Self, CodecError> {
+        Err(CodecError::new("it is never on disk"))
+    }
+
+    fn heap_bytes(&self) -> usize {
+        0
+    }
+}
+
+/// The load was stored, and what it brought has expired, before its leader tells those who wait.
+#[test]
+fn who_asks_when_it_has_expired_is_not_handed_it() {
+    let disk = MemoryDisk::new();
+    let (entered, has_entered) = mpsc::sync_channel(10);
+    let (open_gate, gate) = mpsc::channel::<()>();
+    let gate = Arc::new(Mutex::new(gate));
+    let cache: Cache<u64, Slow> = Cache::builder("cache")
+        .ram(MIB)
+        .disk(MIB)
+        .io(Arc::new(disk.clone()))
+        .time_to_live(10 * SECOND)
+        .write_behind(WriteBehind::Never)
+        .open()
+        .unwrap();
+    let slow = |clones| Slow {
+        clones: Arc::new(AtomicU64::new(clones)),
+        entered: entered.clone(),
+        gate: gate.clone(),
+    };
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            cache.get_or_insert_with(&1, || slow(0));
+        });
+        has_entered.recv().unwrap();
+        // Stored, and now:
+        assert!(cache.contains_key(&1));
+        disk.advance_clock(20 * SECOND);
+        assert!(!cache.contains_key(&1));
+        let loaded = Arc::new(AtomicBool::new(false));
+        let asks = scope.spawn({
+            let (loaded, cache) = (loaded.clone(), &cache);
+            let fresh = slow(100);
+            move || {
+                cache.get_or_insert_with(&1, || {
+                    loaded.store(true, SeqCst);
+                    fresh
+                });
+            }
+        });
+        thread::sleep(Duration::from_millis(300));
+        open_gate.send(()).unwrap();
+        drop(open_gate);
+        asks.join().unwrap();
+        assert!(loaded.load(SeqCst), "it was handed what had expired before it asked");
+    });
+}
+
 fn a_load_that_uses_the_cache() {
     let cache = TestCache::in_memory().ram(4 * MIB).stripes(1).open().unwrap();
     let found = cache.get_or_insert_with(&1, || {
