@@ -130,6 +130,8 @@ impl<K: Key, V: Value> Cache<K, V> {
         }
         let id = shard.lease(hash, key, &mut kept);
         drop(shard);
+        // Not with the scope: were that drop to panic, nobody would end what was begun.
+        drop_quietly(kept);
         Ok(Lease::new(self.clone(), hash, mine, id))
     }
 
@@ -148,7 +150,11 @@ impl<K: Key, V: Value> Cache<K, V> {
         if let Found::Hot(_) = shard.find(hash, key) {
             return Join::Arrived;
         }
-        Join::Turn(hash, shard.join_load(hash, key, &mut owned))
+        let turn = shard.join_load(hash, key, &mut owned);
+        drop(shard);
+        // As in `lease`.
+        drop_quietly(owned);
+        Join::Turn(hash, turn)
     }
 }
 

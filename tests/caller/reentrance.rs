@@ -371,3 +371,54 @@ fn user_code_may_close_the_cache() {
         *handle.lock().unwrap() = None;
     });
 }
+
+static DROP_PANICS: AtomicBool = AtomicBool::new(false);
+
+/// A key whose drop panics once, when it is told to.
+#[derive(PartialEq, Eq)]
+struct Brittle(u64);
+
+impl Clone for Brittle {
+    fn clone(&self) -> Brittle {
+        Brittle(self.0)
+    }
+}
+
+impl Drop for Brittle {
+    fn drop(&mut self) {
+        if DROP_PANICS.swap(false, SeqCst) {
+            resume_unwind(Box::new("part of the test"));
+        }
+    }
+}
+
+impl Codec for Brittle {
+    const ID: CodecId = CodecId(0x5_0003);
+
+    fn encode(&self, out: &mut Vec<u8>) -> Result<(), CodecError> {
+        self.0.encode(out)
+    }
+
+    fn decode(bytes: Vec<u8>) -> Result<Self, CodecError> {
+        u64::decode(bytes).map(Brittle)
+    }
+}
+
+/// Who begins to lead a load beside a lease drops a key that is not needed, which panics.
+#[test]
+fn a_key_whose_drop_panics_leaves_no_load_without_a_leader() {
+    let cache: Cache<Brittle, u64> = Cache::in_memory().ram(MIB).open().unwrap();
+    let key = Brittle(1);
+    let lease = cache.lease(&key).unwrap();
+    DROP_PANICS.store(true, SeqCst);
+    let _ = catch_unwind(AssertUnwindSafe(|| cache.get_or_insert_with(&key, || 1)));
+    DROP_PANICS.store(false, SeqCst);
+    let (done, is_done) = mpsc::channel();
+    let asks = cache.clone();
+    thread::spawn(move || {
+        asks.get_or_insert_with(&Brittle(1), || 2);
+        done.send(()).unwrap();
+    });
+    assert!(is_done.recv_timeout(Duration::from_secs(10)).is_ok(), "it waits for a leader that there is not");
+    drop(lease);
+}
