@@ -236,16 +236,17 @@ pub trait Codec: Sized {
     }
 }
 
-/// Lends an empty buffer that the thread keeps; a nested call gets a fresh one.
+/// Lends an empty buffer that the thread keeps; a nested call gets a fresh one, and so does one of a thread that
+/// is ending and can keep nothing any more.
 fn with_scratch<R>(use_it: impl FnOnce(&mut Vec<u8>) -> R) -> R {
     /// A buffer that once held a large value is not kept.
     const KEPT_BYTES_MAX: usize = 64 * 1024;
     thread_local!(static SCRATCH: Cell<Vec<u8>> = const { Cell::new(Vec::new()) });
-    let mut scratch = SCRATCH.take();
+    let mut scratch = SCRATCH.try_with(Cell::take).unwrap_or_default();
     scratch.clear();
     let result = use_it(&mut scratch);
     if scratch.capacity() <= KEPT_BYTES_MAX {
-        SCRATCH.set(scratch);
+        let _ = SCRATCH.try_with(|place| place.set(scratch));
     }
     result
 }

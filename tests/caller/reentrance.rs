@@ -1,6 +1,7 @@
 //! What users' code may do where the cache calls it, and what must end all the same.
 
 use std::{
+    cell::RefCell,
     io::ErrorKind,
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     sync::{
@@ -12,7 +13,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use embercache::{Admission, Cache, Codec, CodecError, CodecId, MIB, WriteBehind, testing::FaultDisk};
+use embercache::{
+    Admission, Bincode, Cache, Codec, CodecError, CodecId, MIB, WriteBehind, testing::FaultDisk,
+};
 
 /// Runs `body`; panics if it does not end.
 fn ends(body: impl FnOnce() + Send + 'static) {
@@ -421,4 +424,30 @@ fn a_key_whose_drop_panics_leaves_no_load_without_a_leader() {
     });
     assert!(is_done.recv_timeout(Duration::from_secs(10)).is_ok(), "it waits for a leader that there is not");
     drop(lease);
+}
+
+/// Looks up as its thread ends, when other destructors of the thread have run.
+struct Late(Cache<Bincode<u32>, u64>, mpsc::Sender<bool>);
+
+impl Drop for Late {
+    fn drop(&mut self) {
+        let found = catch_unwind(AssertUnwindSafe(|| self.0.get(&Bincode(7))));
+        self.1.send(matches!(found, Ok(Some(70)))).unwrap();
+    }
+}
+
+thread_local!(static LATE: RefCell<Option<Late>> = const { RefCell::new(None) });
+
+#[test]
+fn a_destructor_of_a_thread_may_look_up() {
+    let cache: Cache<Bincode<u32>, u64> = Cache::in_memory().ram(MIB).open().unwrap();
+    cache.insert(Bincode(7), 70).unwrap();
+    let (said, says) = mpsc::channel();
+    thread::spawn(move || {
+        LATE.with(|late| *late.borrow_mut() = Some(Late(cache.clone(), said)));
+        assert_eq!(cache.get(&Bincode(7)), Some(70));
+    })
+    .join()
+    .unwrap();
+    assert!(says.recv().unwrap(), "the look-up panicked");
 }
