@@ -9,7 +9,7 @@ use crate::{
     codec::{Key, KeyBytes, Value},
     hash::KeyHash,
     location::Location,
-    shard::{Found, Loan, Stripe, entry::Resident, hot::collect},
+    shard::{Found, Loan, Shard, Stripe, entry::Resident, hot::collect},
     tiers::{DiskCopy, ReadCopy},
 };
 
@@ -358,15 +358,15 @@ impl<K: Key, V: Value> Cache<K, V> {
         let mut entry = self.tiers.entry_of_copy(hash, key, copy);
         let mut shard = self.tiers.shard(hash, guard);
         let mut loan = Loan::None;
-        if shard.may_promote(hash, location) && !self.tiers.budget.is_overloaded() {
-            // A copy that outlasts the entry would be a hit again when the entry has expired.
-            let is_ready = !outlasts || self.tiers.invalidate(&mut shard, hash).is_ok();
-            if is_ready && let Some(entry) = entry.take() {
-                if outlasts {
-                    shard.forget_copies(hash);
-                }
-                loan = shard.promote(entry);
-            }
+        let has_room = shard.may_promote(hash, location) && !self.tiers.budget.is_overloaded();
+        // A copy that outlasts the entry would be a hit again when the entry has expired; and one that cannot come
+        // into RAM, for as long as nobody notes how long it has idled.
+        let is_ready = !outlasts || self.forget_outlasting(&mut shard, hash, location);
+        if has_room
+            && is_ready
+            && let Some(entry) = entry.take()
+        {
+            loan = shard.promote(entry);
         }
         let gone = shard.take_gone();
         drop(shard);
@@ -375,5 +375,15 @@ impl<K: Key, V: Value> Cache<K, V> {
         self.tiers.honour(loan);
         collect(guard);
         self.tiers.ring_for_batch();
+    }
+
+    /// Takes a copy out of the index for good, unless its key has moved since; whether it did.
+    fn forget_outlasting(&self, shard: &mut Shard<'_, K, V>, hash: KeyHash, location: Location) -> bool {
+        let is_forgotten =
+            shard.is_at(hash, location) && !shard.is_closed() && self.tiers.invalidate(shard, hash).is_ok();
+        if is_forgotten {
+            shard.forget_copies(hash);
+        }
+        is_forgotten
     }
 }

@@ -50,6 +50,20 @@ fn a_copy_from_before_the_time_to_idle_was_set() {
     assert_eq!(killed(&disk).1.get(&1), None, "the overwritten value came back");
 }
 
+/// As above, of an entry that cannot come into RAM, where its hits would be noted.
+#[test]
+fn an_entry_too_large_for_ram_idles_out_too() {
+    let disk = MemoryDisk::new();
+    let large = |ram| builder(&disk).ram(ram).disk(16 * MIB).segment_size(4 * MIB);
+    let cache = large(16 * MIB).open().unwrap();
+    cache.insert(1, "v1".repeat(300 << 10)).unwrap();
+    cache.close().unwrap();
+    let cache = large(MIB).time_to_idle(5 * SECOND).open().unwrap();
+    cache.get(&1);
+    disk.advance_clock(60 * SECOND);
+    assert_eq!(cache.get(&1).map(|value| value.len()), None, "it was hit a minute ago");
+}
+
 /// A promoted entry and its copy expire in the same moment, or an overwrite in between finds
 /// nothing on disk and is not journaled.
 #[test]
