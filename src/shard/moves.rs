@@ -58,9 +58,14 @@ impl<'g, K: Eq + Held, V: Held> Shard<'g, K, V> {
         let meta = &arrival.entry.meta;
         self.note_limbo();
         self.forget_copies(meta.hash);
-        let loan = self.borrow_for(meta);
         // What was leaving has gone with its copy.
-        let slot = match old.filter(|&old| self.state.writer.is_resident(old)) {
+        let old = old.filter(|&old| self.state.writer.is_resident(old));
+        if let Some(old) = old {
+            // First, so that what it had borrowed is there for the new one.
+            self.give_back(self.meta(old));
+        }
+        let loan = self.borrow_for(meta);
+        let slot = match old {
             Some(old) => self.replace(old, arrival),
             None => self.add(arrival),
         };
@@ -167,21 +172,31 @@ impl<'g, K: Eq + Held, V: Held> Shard<'g, K, V> {
 
     #[inline]
     fn add(&mut self, arrival: Arrival<K, V>) -> SlotId {
-        let capacity = self.capacity();
+        let (share, capacity) = self.share_and_capacity();
+        let is_too_large = arrival.entry.meta.weight() > share;
         let state = &mut *self.state;
         let slot = state.writer.insert(arrival, || state.clock.expected_len(), self.guard);
         state.clock.set_capacity(capacity);
-        state.clock.insert(&state.writer, slot, &mut state.victims);
+        if is_too_large {
+            // Nothing was lent for it. It does not push out everything else to stay beyond the budget: it goes on.
+            state.victims.push(slot);
+            state.clock.shrink(&state.writer, &mut state.victims);
+        } else {
+            state.clock.insert(&state.writer, slot, &mut state.victims);
+        }
         slot
     }
 
     /// An overwrite in RAM. `old` is in the rings: had it been leaving, `forget_copies` would have
     /// taken it out.
     fn replace(&mut self, old: SlotId, arrival: Arrival<K, V>) -> SlotId {
+        let (share, capacity) = self.share_and_capacity();
+        if arrival.entry.meta.weight() > share {
+            self.take_out(old);
+            return self.add(arrival);
+        }
         let old_meta = self.meta(old);
-        self.give_back(old_meta);
         let new = self.state.writer.replace(old, arrival, self.guard);
-        let capacity = self.capacity();
         let state = &mut *self.state;
         state.clock.set_capacity(capacity);
         state.clock.replace(&state.writer, old_meta, new, &mut state.victims);
@@ -193,8 +208,15 @@ impl<'g, K: Eq + Held, V: Held> Shard<'g, K, V> {
     /// A budget in entries counts those that can be found.
     #[inline]
     fn capacity(&self) -> u64 {
+        self.share_and_capacity().1
+    }
+
+    /// With it, what they may weigh once that is freed.
+    #[inline]
+    fn share_and_capacity(&self) -> (u64, u64) {
         let share = self.state.budget.capacity(self.state.borrowed);
-        if self.state.budget.is_in_bytes() { share - self.limbo.min(share / 8) } else { share }
+        let limbo = if self.state.budget.is_in_bytes() { self.limbo.min(share / 8) } else { 0 };
+        (share, share - limbo)
     }
 
     /// Looks at what waits for the epoch once an operation, before its own evictions join it.

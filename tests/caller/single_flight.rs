@@ -152,8 +152,6 @@ fn a_panicking_load_wakes_the_next() {
     cache.check();
 }
 
-/// A load may use the cache itself, for other keys and for its own.
-#[test]
 /// A value whose second clone waits at a gate.
 struct Slow {
     clones: Arc<AtomicU64>,
@@ -235,6 +233,8 @@ fn who_asks_when_it_has_expired_is_not_handed_it() {
     });
 }
 
+/// A load may use the cache itself, for other keys and for its own.
+#[test]
 fn a_load_that_uses_the_cache() {
     let cache = TestCache::in_memory().ram(4 * MIB).stripes(1).open().unwrap();
     let found = cache.get_or_insert_with(&1, || {
@@ -391,6 +391,29 @@ fn stays_within(cache: &TestCache, budget: u64) {
     wait_until("the budget is kept at rest", Duration::from_secs(10), || used() <= budget + budget / 16);
     assert!(used() > budget / 4, "a cache that keeps nothing keeps its budget as well");
     cache.check();
+}
+
+/// Entries that are large beside a stripe's share.
+#[test]
+fn entries_larger_than_their_stripes_shares_keep_the_budget() {
+    let weigh = |_: &u64, value: &u64| *value;
+    let cache: Cache<u64, u64> = Cache::in_memory().ram(64 * MIB).stripes(32).weigher(weigh).open().unwrap();
+    for key in 0..1_000 {
+        cache.insert(key, 20 * MIB).unwrap();
+    }
+    cache.check();
+    wait_until("the budget is kept at rest", 10 * SECOND, || cache.ram_bytes() <= 64 * MIB);
+}
+
+#[test]
+fn more_stripes_than_entries() {
+    let cache: Cache<u64, u64> = Cache::in_memory().ram_entries(100).stripes(256).open().unwrap();
+    for key in 0..10_000 {
+        cache.insert(key, key).unwrap();
+    }
+    cache.check();
+    let len = cache.len();
+    assert!(len <= 100, "{len} entries of 100");
 }
 
 #[test]
