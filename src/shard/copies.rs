@@ -1,7 +1,7 @@
 //! Copies of entries: on their way to disk, there, and in the index that names them.
 
 use super::{
-    Held, Shard,
+    DiskState, Held, Shard,
     cold::{Cold, Packed},
     entry::{Flags, Meta, Resident, SlotId},
     pending::Pending,
@@ -153,6 +153,19 @@ impl<'g, K: Eq + Held, V: Held> Shard<'g, K, V> {
             meta.set(Flags::PENDING);
         }
         queued
+    }
+
+    /// Gives up the copy of an entry that the clock has evicted, where nobody may wait for it: one that the log has
+    /// not taken yet. Whether it did.
+    pub(super) fn give_up_waiting(&mut self, meta: &Meta) -> bool {
+        let state = &mut *self.state;
+        let may_wait = state.disk != DiskState::Failing && !state.budget.must_shed();
+        if may_wait || state.copies.get(meta.hash).is_none_or(|copy| copy.in_flight.is_some()) {
+            return false;
+        }
+        state.copies.take(meta.hash);
+        meta.clear(Flags::PENDING);
+        true
     }
 
     /// A copy has ended without being written: what was leaving goes for good.

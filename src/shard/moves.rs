@@ -266,7 +266,7 @@ impl<'g, K: Eq + Held, V: Held> Shard<'g, K, V> {
 
     fn depart_beside_disk(&mut self, slot: SlotId, resident: Resident<'g, K, V>) {
         let meta = &resident.entry.meta;
-        if meta.has(Flags::PENDING) {
+        if meta.has(Flags::PENDING) && !self.give_up_waiting(meta) {
             return self.set_leaving(meta);
         }
         match self.fate(resident) {

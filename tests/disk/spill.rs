@@ -1,8 +1,18 @@
 //! What reaches the disk where users' code misbehaves, or changes the cache, while records are built.
 
-use std::sync::{Mutex, OnceLock, mpsc};
+use std::{
+    sync::{Arc, Mutex, OnceLock, mpsc},
+    time::Duration,
+};
 
-use embercache::{Cache, Codec, CodecError, CodecId, MIB, WriteBehind};
+use crate::common::wait_until;
+use embercache::{
+    Admission, Cache, Codec, CodecError, CodecId, KIB, MIB, Overload, WriteBehind,
+    testing::{FaultDisk, MemoryDisk, Moment, Operation},
+};
+
+/// Another test's reader may hold the epoch for a while.
+const LIMIT: Duration = Duration::from_secs(10);
 
 /// A value whose first byte says what happens when its bytes are asked for.
 #[derive(Clone, Debug, PartialEq)]
@@ -112,4 +122,55 @@ fn what_changes_while_records_are_built_is_not_written_stale() {
         };
         assert_eq!(cache.get(&key), expected, "key {key}");
     }
+}
+
+/// Every insert is copied, none may wait, and the disk stands still.
+#[test]
+fn what_is_to_be_shed_does_not_pile_up_in_ram() {
+    let (open_gate, gate) = mpsc::channel::<()>();
+    let gate = Mutex::new(gate);
+    let disk = FaultDisk::over(Arc::new(MemoryDisk::new()));
+    let cache: Cache<u64, Vec<u8>> = Cache::builder("cache")
+        .ram(2 * MIB)
+        .disk(16 * MIB)
+        .admission(Admission::All)
+        .write_behind(WriteBehind::Through)
+        .overload(Overload::Shed)
+        .io(Arc::new(disk.clone()))
+        .open()
+        .unwrap();
+    cache.insert(0, vec![0]).unwrap();
+    cache.flush().unwrap();
+    disk.watch(move |Moment { operation, file, .. }| {
+        if operation == Operation::Write && file.starts_with("seg-") {
+            let _ = gate.lock().unwrap().recv();
+        }
+    });
+    for key in 0..20_000 {
+        cache.insert(key, vec![0; KIB as usize]).unwrap();
+    }
+    wait_until("what was shed has gone", LIMIT, || cache.ram_bytes() <= 3 * MIB);
+    drop(open_gate);
+    cache.check();
+}
+
+/// The maintenance thread has died, and what every insert queues for it is never written.
+#[test]
+fn what_nobody_writes_does_not_pile_up_in_ram() {
+    let disk = FaultDisk::over(Arc::new(MemoryDisk::new()));
+    let cache: Cache<u64, Vec<u8>> = Cache::builder("cache")
+        .ram(2 * MIB)
+        .disk(16 * MIB)
+        .write_behind(WriteBehind::Through)
+        .io(Arc::new(disk.clone()))
+        .open()
+        .unwrap();
+    disk.watch(|Moment { file, .. }| assert!(!file.starts_with("seg-"), "this panic is part of the test"));
+    cache.insert(0, vec![0]).unwrap();
+    assert!(cache.flush().is_err());
+    for key in 0..20_000 {
+        cache.insert(key, vec![0; KIB as usize]).unwrap();
+    }
+    wait_until("what nobody writes has gone", LIMIT, || cache.ram_bytes() <= 3 * MIB);
+    cache.check();
 }
