@@ -77,17 +77,23 @@ impl<K: Key, V: Value> Cache<K, V> {
             match self.join_load(key) {
                 Join::Arrived => {}
                 // Whoever loads may be waiting for the cache's thread.
-                Join::Turn(_, Turn::Wait(_)) if self.tiers.bell.is_attendant() => return load(),
-                Join::Turn(_, Turn::Wait(flight)) => {
+                Join::Turn(Turn::Wait(_), _) if self.tiers.bell.is_attendant() => return load(),
+                Join::Turn(Turn::Wait(flight), _) => {
                     if let Some(value) = flight.wait() {
                         return Ok(value);
                     }
                 }
-                Join::Turn(hash, Turn::Lead(id, flight)) => {
-                    let lead = Lead::new(self, hash, id, flight);
+                Join::Turn(Turn::Lead(id, flight), home) => {
+                    let lead = Lead::new(self, home.hash, id, flight);
+                    // Inserted since the look-up, it may have left RAM already. An insert from here on ends this load.
+                    if home.has_copy
+                        && let Some(value) = self.get(key)
+                    {
+                        return Ok(value);
+                    }
                     return load().inspect(|value| lead.land(key.to_owned(), value));
                 }
-                Join::Turn(_, Turn::Alone) | Join::Impossible => return load(),
+                Join::Turn(Turn::Alone, _) | Join::Impossible => return load(),
             }
         }
     }
@@ -147,14 +153,16 @@ impl<K: Key, V: Value> Cache<K, V> {
         if shard.is_closed() {
             return Join::Impossible;
         }
-        if let Found::Hot(_) = shard.find(hash, key) {
-            return Join::Arrived;
-        }
+        let has_copy = match shard.find(hash, key) {
+            Found::Hot(_) => return Join::Arrived,
+            Found::Cold(_) => true,
+            Found::Nothing => false,
+        };
         let turn = shard.join_load(hash, key, &mut owned);
         drop(shard);
         // As in `lease`.
         drop_quietly(owned);
-        Join::Turn(hash, turn)
+        Join::Turn(turn, Home { hash, has_copy })
     }
 }
 
@@ -162,9 +170,15 @@ impl<K: Key, V: Value> Cache<K, V> {
 enum Join<V> {
     /// Look again: it has come in the meantime.
     Arrived,
-    Turn(KeyHash, Turn<V>),
+    Turn(Turn<V>, Home),
     /// Load, and store nothing: the cache is closed, is not changed or cannot hold the key.
     Impossible,
+}
+
+/// A key's hash, and whether a copy on disk has that.
+struct Home {
+    hash: KeyHash,
+    has_copy: bool,
 }
 
 /// The right to store what is being loaded for a key, as long as nothing invalidates it. Taken by

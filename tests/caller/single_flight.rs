@@ -17,7 +17,9 @@ use crate::common::{
     value::{value, version},
     wait_until,
 };
-use embercache::{Cache, Codec, CodecError, CodecId, Error, MIB, WriteBehind, testing::MemoryDisk};
+use embercache::{
+    Admission, Cache, Codec, CodecError, CodecId, Error, MIB, WriteBehind, testing::MemoryDisk,
+};
 
 const THREADS: u64 = 16;
 const SECOND: Duration = Duration::from_secs(1);
@@ -231,6 +233,49 @@ fn who_asks_when_it_has_expired_is_not_handed_it() {
         asks.join().unwrap();
         assert!(loaded.load(SeqCst), "it was handed what had expired before it asked");
     });
+}
+
+/// A key that runs an errand once, when it is cloned.
+#[derive(PartialEq, Eq)]
+struct Errand(u64);
+
+static ON_CLONE: Mutex<Option<Box<dyn FnOnce() + Send>>> = Mutex::new(None);
+
+impl Clone for Errand {
+    fn clone(&self) -> Errand {
+        let run = ON_CLONE.lock().unwrap().take();
+        run.into_iter().for_each(|run| run());
+        Errand(self.0)
+    }
+}
+
+impl Codec for Errand {
+    const ID: CodecId = CodecId(0x5_0005);
+
+    fn encode(&self, out: &mut Vec<u8>) -> Result<(), CodecError> {
+        self.0.encode(out)
+    }
+
+    fn decode(bytes: Vec<u8>) -> Result<Self, CodecError> {
+        u64::decode(bytes).map(Errand)
+    }
+}
+
+/// Between the look-up and the load the key is inserted, and has left RAM by the time that the load begins.
+#[test]
+fn a_load_replaces_nothing_that_came_before_it_began() {
+    let builder = Cache::<Errand, u64>::builder("cache").ram_entries(16).stripes(1).disk(16 * MIB);
+    let builder = builder.admission(Admission::All).write_behind(WriteBehind::Never);
+    let cache = builder.io(Arc::new(MemoryDisk::new())).open().unwrap();
+    let inserts = cache.clone();
+    *ON_CLONE.lock().unwrap() = Some(Box::new(move || {
+        inserts.insert(Errand(1), 10).unwrap();
+        (100..200).for_each(|other| inserts.insert(Errand(other), 0).unwrap());
+        inserts.flush().unwrap();
+        assert_eq!(inserts.peek(&Errand(1)), Some(10));
+    }));
+    assert_eq!(cache.get_or_insert_with(&Errand(1), || 1), 10);
+    assert_eq!(cache.get(&Errand(1)), Some(10), "an acknowledged insert is lost");
 }
 
 /// A load may use the cache itself, for other keys and for its own.
