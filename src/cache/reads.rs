@@ -8,7 +8,7 @@ use super::Cache;
 use crate::{
     codec::{Key, KeyBytes, Value},
     hash::KeyHash,
-    location::Location,
+    location::{JournalEnd, Location},
     shard::{Found, Loan, Shard, Stripe, entry::Resident, hot::collect},
     tiers::{DiskCopy, ReadCopy},
 };
@@ -368,11 +368,17 @@ impl<K: Key, V: Value> Cache<K, V> {
         {
             loan = shard.promote(entry);
         }
+        let journaled = if outlasts { shard.journaled() } else { JournalEnd::START };
         let gone = shard.take_gone();
         drop(shard);
         // An entry that stays behind is dropped here, outside the lock.
         drop((entry, gone));
         self.tiers.honour(loan);
+        // Before anybody can be told that the entry has idled out, or a loss of power would bring its copy back. The
+        // epoch waits for the disk with it, but once for each entry from before the time to idle was shortened.
+        if let Err(error) = self.tiers.commit(journaled) {
+            tracing::debug!(%error, "a copy that outlasts its idle time may come back");
+        }
         collect(guard);
         self.tiers.ring_for_batch();
     }

@@ -554,3 +554,29 @@ fn judge(
     found.warm += u64::from(start.is_warm());
     found.cold += u64::from(matches!(start, Start::Unclean | Start::ModeChanged));
 }
+
+/// An entry that was seen to have idled out stays so, though its copy is from before the time to idle was set.
+#[test]
+fn what_has_idled_out_stays_so_after_a_loss_of_power() {
+    let disk = RecorderDisk::over(MemoryDisk::new());
+    let builder = || {
+        let builder = Cache::builder("cache").ram(MIB).segment_size(64 * KIB).disk(MIB);
+        builder.write_behind(WriteBehind::Never).durability(Durability::PowerLoss)
+    };
+    let cache = builder().io(Arc::new(disk.clone())).open().unwrap();
+    cache.insert(1, value(1, 1, 100)).unwrap();
+    cache.close().unwrap();
+    let idles = || builder().time_to_idle(Duration::from_secs(5));
+    let cache = idles().io(Arc::new(disk.clone())).open().unwrap();
+    assert!(cache.get(&1).is_some());
+    disk.memory().advance_clock(Duration::from_secs(6));
+    assert_eq!(cache.get(&1), None, "it has idled too long");
+    let mut replay = disk.replay();
+    while replay.advance().is_some() {}
+    let mut random = Random::new(from_env("EMBERCACHE_SEED", 7));
+    for _ in 0..20 {
+        let image = replay.after_power_loss(&mut |below| random.below(below));
+        let left = idles().io(Arc::new(image)).open().unwrap();
+        assert_eq!(left.get(&1), None, "it came back: {:?}", left.stats().recovery.start);
+    }
+}
