@@ -218,9 +218,9 @@ impl Journal {
             self.directory.io.sync_dir(&self.directory.path)?;
         }
         let start = self.files.front().map_or(number, |&(first, _)| first);
-        self.name_range(start, number + 1, state)?;
+        self.name_range(start, next_number, state)?;
         self.files.push_back((number, first_seq));
-        self.next_number += 1;
+        self.next_number = next_number;
         Ok(Current { file, salt, end: HEADER_BYTES })
     }
 

@@ -72,11 +72,11 @@ impl Log {
     /// that another cache, or a later attempt, would miss.
     pub(crate) fn open(io: Arc<dyn Io>, options: LogOptions) -> Result<Opened, Error> {
         let directory = Directory::enter(Arc::clone(&io), options.dir.clone())?;
-        let found = StateFile::load(&directory)?;
+        let (found, generation) = StateFile::load(&directory)?;
         let opening = Opening::new(io, options, directory);
         match opening.judge(found)? {
             Ok(warm) => opening.warm(warm),
-            Err(reason) => opening.cold(found, reason),
+            Err(reason) => opening.cold(generation, reason),
         }
     }
 
@@ -88,7 +88,7 @@ impl Log {
         options: LogOptions,
     ) -> Result<Result<Opened, Start>, Error> {
         let directory = Directory::visit(Arc::clone(&io), options.dir.clone())?;
-        let found = StateFile::load(&directory)?;
+        let (found, _) = StateFile::load(&directory)?;
         // Without changes there is nothing to be journaled or synced.
         let options = LogOptions { read_only: true, durability: Durability::Clean, ..options };
         let opening = Opening::new(io, options, directory);
@@ -183,18 +183,19 @@ impl Opening {
     }
 
     /// Forgets everything. The new epoch is durable before any old file is touched and before
-    /// anything is acknowledged (R7).
-    fn cold(self, found: Option<State>, reason: Start) -> Result<Opened, Error> {
+    /// anything is acknowledged (R7). `generation` is the highest in STATE, believed or not.
+    fn cold(self, generation: u64, reason: Start) -> Result<Opened, Error> {
         let names = self.directory.names()?;
         let clock = Clock::new(Arc::clone(&self.io));
         let next_segment = next_segment(&names, 0);
-        let next_journal = names.iter().filter_map(journal_number).max().map_or(0, |n| n + 1);
+        // One at the end of the numbers is nobody's; it goes with the others.
+        let next_journal = names.iter().filter_map(journal_number).max().map_or(0, |n| n.wrapping_add(1));
         let random = || {
             let path = &self.directory.path;
             getrandom::u64().map_err(|error| failed("drawing randomness for", path, io::Error::other(error)))
         };
         let state = State {
-            generation: found.map_or(0, |state| state.generation),
+            generation,
             epoch: random()?,
             hash_seed: random()?,
             next_seq: Seq(1),

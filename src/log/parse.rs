@@ -196,7 +196,7 @@ pub fn parse_snapshot(bytes: &[u8]) -> usize {
 /// If an older whole slot was preferred, or what was read is not what would be written.
 pub fn parse_state(bytes: &[u8]) -> u64 {
     let disk = disk_with("STATE", bytes);
-    let Ok(Some(found)) = StateFile::load(&enter(&disk)) else {
+    let Ok((Some(found), _)) = StateFile::load(&enter(&disk)) else {
         return 0;
     };
     assert_eq!(State::decode(&found.encode()), Ok(Some(found)));

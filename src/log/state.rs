@@ -17,6 +17,8 @@ use crate::{
 pub(crate) const SLOT_BYTES: usize = 512;
 const CLEAN: u8 = 1;
 const COLD: u8 = 2;
+/// No honest directory gets here; a slot that says so is not believed, lest the counter wrap.
+const GENERATION_MAX: u64 = u64::MAX >> 1;
 
 /// The content of one slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,7 +102,7 @@ impl State {
             2 => Durability::PowerLoss,
             _ => return Ok(None),
         };
-        if bytes[10] & !(CLEAN | COLD) != 0 {
+        if bytes[10] & !(CLEAN | COLD) != 0 || u64_at(bytes, 16) > GENERATION_MAX {
             return Ok(None);
         }
         Ok(Some(State {
@@ -137,11 +139,14 @@ impl StateFile {
     /// The newer slot, if both are whole and were written one after the other, as any run leaves
     /// them that has acknowledged something. The older one alone is not to be believed: it may be of
     /// before a journal file that the newer one names.
-    pub(crate) fn load(directory: &Directory) -> Result<Option<State>, Error> {
+    ///
+    /// And the highest generation of a whole slot, which whatever is written next has to be above: below
+    /// it, the first slot of a cold start would follow or precede that slot, and the two be believed.
+    pub(crate) fn load(directory: &Directory) -> Result<(Option<State>, u64), Error> {
         let path = directory.state();
         let file = match directory.io.open(&path, OpenMode::Read) {
             Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok((None, 0)),
             Err(error) => return Err(failed("opening", &path, error)),
         };
         let mut slots = [None; 2];
@@ -157,9 +162,10 @@ impl StateFile {
                 supported: STATE_VERSION,
             })?;
         }
-        let [Some(a), Some(b)] = slots else { return Ok(None) };
+        let highest = slots.iter().flatten().map(|state| state.generation).max().unwrap_or(0);
+        let [Some(a), Some(b)] = slots else { return Ok((None, highest)) };
         let newest = if b.generation > a.generation { b } else { a };
-        Ok((a.generation.abs_diff(b.generation) == 1).then_some(newest))
+        Ok(((a.generation.abs_diff(b.generation) == 1).then_some(newest), highest))
     }
 
     /// Makes `state` the directory's, in both slots and durably: no older slot, and so no older

@@ -831,3 +831,45 @@ fn a_gap_in_the_journal_is_believed_where_entries_were_synced() {
         }
     }
 }
+
+/// One slot of STATE is damaged, and the process is killed between the two slots that the cold start
+/// writes: what the old, whole slot says must not be taken for the newer of the two.
+#[test]
+fn a_cold_start_that_is_killed_halfway_does_not_revive_what_it_did_not_believe() {
+    let mut bench = Bench::new();
+    bench.put("key", "old");
+    // The third generation names the first journal file.
+    bench.invalidate("key");
+    bench.open = None;
+    bench.damage("STATE", state::SLOT_BYTES as u64 + 100);
+    bench.disk.fail_nth_write(2, FULL);
+    assert!(Log::open(bench.disk.clone(), bench.options.clone()).is_err());
+    bench.start();
+    assert_eq!(bench.found(), "", "it was invalidated");
+}
+
+#[test]
+fn numbers_of_journal_files_do_not_start_over() {
+    for stray in ["inv-fffffffe.log", "inv-ffffffff.log"] {
+        let mut bench = Bench::new();
+        bench.open = None;
+        fs::remove_file(bench.path("STATE")).unwrap();
+        drop(bench.disk.open(&bench.path(stray), crate::io::OpenMode::CreateNew).unwrap());
+        assert_eq!(bench.start(), Start::NoState);
+        bench.put("key", "old");
+        bench.invalidate("key");
+        bench.start();
+        assert_eq!(bench.found(), "", "it was invalidated");
+    }
+}
+
+#[test]
+fn a_generation_at_its_end_is_no_panic() {
+    let mut bench = Bench::new();
+    bench.open = None;
+    let bytes = fs::read(bench.path("STATE")).unwrap();
+    let state = State::decode(bytes[..state::SLOT_BYTES].try_into().unwrap()).unwrap().unwrap();
+    let slot = |generation| State { generation, ..state }.encode();
+    fs::write(bench.path("STATE"), [slot(u64::MAX - 1), slot(u64::MAX)].concat()).unwrap();
+    bench.start();
+}
