@@ -249,7 +249,7 @@ impl Opening {
         } else {
             StateFile::begin(&self.directory, state)?
         };
-        let inherited = self.segments(&names, &found, invalidations.as_ref());
+        let inherited = self.segments(&names, &found, invalidations.as_ref())?;
         if !self.options.read_only {
             self.delete_leftovers(&names, &found);
         }

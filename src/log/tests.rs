@@ -873,3 +873,22 @@ fn a_generation_at_its_end_is_no_panic() {
     fs::write(bench.path("STATE"), [slot(u64::MAX - 1), slot(u64::MAX)].concat()).unwrap();
     bench.start();
 }
+
+/// The process has no descriptors left for a moment.
+#[test]
+fn a_segment_that_cannot_be_opened_for_want_of_descriptors_is_kept() {
+    use crate::io::fault::Operation;
+    let mut bench = Bench::new();
+    bench.put("key", "value");
+    bench.roll();
+    bench.put("other", "value");
+    bench.roll();
+    bench.open = None;
+    for nth in 1..40 {
+        bench.disk.fail_nth(Operation::Open, nth, 24, false);
+        let _ = Log::open(bench.disk.clone(), bench.options.clone());
+    }
+    bench.disk.fail_nth(Operation::Open, u64::MAX, 24, false);
+    bench.start();
+    assert_eq!(bench.found(), "key=value other=value");
+}

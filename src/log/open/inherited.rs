@@ -5,7 +5,7 @@ use std::{collections::VecDeque, io, sync::Arc};
 use super::{
     super::{
         appender::write_footer,
-        directory::Name,
+        directory::{Name, failed},
         footer::{Footer, TRAILER_BYTES, Trailer},
         invalidations::Invalidations,
         journal::Event,
@@ -17,7 +17,8 @@ use super::{
     Opening,
 };
 use crate::{
-    io::{IoFile, OpenMode},
+    error::Error,
+    io::{IoFile, OpenMode, is_shortage},
     location::{Location, SegmentId, Seq},
     sync::Ordering::Relaxed,
 };
@@ -43,13 +44,13 @@ enum Found {
 }
 
 impl Opening {
-    /// Takes in the segment files, oldest first.
+    /// Takes in the segment files, oldest first. An error is one of the process, not of a file.
     pub(super) fn segments(
         &self,
         names: &[Name],
         state: &State,
         invalidations: Option<&Invalidations>,
-    ) -> Inherited {
+    ) -> Result<Inherited, Error> {
         let mut ids: Vec<SegmentId> = names
             .iter()
             .filter_map(|name| if let Name::Segment(id) = name { Some(*id) } else { None })
@@ -73,6 +74,10 @@ impl Opening {
                         inherited.lingering.push(id);
                     }
                 }
+                // It says nothing about the segment.
+                Err(error) if is_shortage(&error) => {
+                    return Err(failed("opening", &self.directory.segment(id), error));
+                }
                 Ok(Found::Damaged) | Err(_) => {
                     inherited.quarantined += 1;
                     if !self.options.read_only && self.directory.quarantine(id).is_err() {
@@ -82,7 +87,7 @@ impl Opening {
                 }
             }
         }
-        inherited
+        Ok(inherited)
     }
 
     fn segment(&self, id: SegmentId, state: &State) -> io::Result<Found> {
