@@ -117,7 +117,8 @@ impl Log {
         }
         let (file, end) = self.journal.lock().current();
         self.counters.journal_syncs.fetch_add(1, Relaxed);
-        match file.map_or(Ok(()), |file| file.sync()) {
+        let synced = file.map_or(Ok(()), |file| file.sync());
+        match synced.and_then(|()| self.journal.lock().check()) {
             Ok(()) => Ok(end),
             Err(error) => self.give_up_journal(&error).map(|()| JournalEnd::MAX),
         }

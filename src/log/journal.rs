@@ -144,6 +144,8 @@ pub(crate) struct Journal {
     files: VecDeque<(u32, Seq)>,
     next_number: u32,
     end: JournalEnd,
+    /// The sync of a full file has failed.
+    has_failed: bool,
 }
 
 #[derive(Debug)]
@@ -162,7 +164,8 @@ impl Journal {
         files: VecDeque<(u32, Seq)>,
         next_number: u32,
     ) -> Journal {
-        Journal { directory, epoch, is_synced, current: None, files, next_number, end: JournalEnd::START }
+        let end = JournalEnd::START;
+        Journal { directory, epoch, is_synced, current: None, files, next_number, end, has_failed: false }
     }
 
     /// Appends an entry: one write. `next_seq` must be above every seq drawn so far. Returns the
@@ -178,7 +181,7 @@ impl Journal {
             if let Some(full) = self.current.take()
                 && self.is_synced
             {
-                full.file.sync()?;
+                full.file.sync().inspect_err(|_| self.has_failed = true)?;
             }
             self.current = Some(self.create(next_seq, state)?);
             written += HEADER_BYTES;
@@ -196,12 +199,21 @@ impl Journal {
         (self.current.as_ref().map(|current| Arc::clone(&current.file)), self.end)
     }
 
+    /// `Err` if the sync of a full file has failed. Of two that sync a file at the same time, the kernel
+    /// tells one that it could not be written: who was told that all is well asks here whether the other was.
+    pub(crate) fn check(&self) -> io::Result<()> {
+        if self.has_failed { Err(io::Error::other("another sync of the journal has failed")) } else { Ok(()) }
+    }
+
     pub(crate) fn end(&self) -> JournalEnd {
         self.end
     }
 
     fn create(&mut self, first_seq: Seq, state: &Mutex<StateFile>) -> io::Result<Current> {
         let number = self.next_number;
+        // A range that starts over would name no file at all.
+        let next_number =
+            number.checked_add(1).ok_or_else(|| io::Error::other("no journal file has a number left"))?;
         let path = self.directory.journal(number);
         // A file of that number has never been named by STATE: it has no entries (invariant 1).
         match self.directory.io.unlink(&path) {

@@ -892,3 +892,64 @@ fn a_segment_that_cannot_be_opened_for_want_of_descriptors_is_kept() {
     bench.start();
     assert_eq!(bench.found(), "key=value other=value");
 }
+
+/// Two threads sync the same file, and the kernel tells but one of them that it has failed: the other is
+/// not to acknowledge anything by it.
+#[test]
+fn a_failed_sync_of_a_full_journal_file_is_nobodys_success() {
+    use std::{
+        sync::atomic::{AtomicBool, Ordering::SeqCst},
+        thread,
+        time::Instant,
+    };
+
+    use crate::io::fault::{Operation, Side};
+    let mut bench = Bench::new();
+    bench.options.durability = Durability::PowerLoss;
+    bench.start();
+    let entries = (journal::FILE_BYTES - journal::HEADER_BYTES) / journal::ENTRY_BYTES;
+    (1..entries).for_each(|_| bench.invalidate("other"));
+    let end = bench.log().invalidate(bench.hash("key")).unwrap();
+
+    let (is_syncing, has_failed, is_acknowledged) = (
+        Arc::new(AtomicBool::new(false)),
+        Arc::new(AtomicBool::new(false)),
+        Arc::new(AtomicBool::new(false)),
+    );
+    let wait_for = |flag: &AtomicBool| {
+        let begun = Instant::now();
+        while !flag.load(SeqCst) && begun.elapsed() < Duration::from_secs(1) {
+            thread::yield_now();
+        }
+    };
+    let is_known = Arc::new(AtomicBool::new(false));
+    let watcher = {
+        let (is_syncing, has_failed) = (Arc::clone(&is_syncing), Arc::clone(&has_failed));
+        let (is_acknowledged, is_known) = (Arc::clone(&is_acknowledged), Arc::clone(&is_known));
+        move |moment: crate::io::fault::Moment<'_>| match (moment.operation, moment.file, moment.side) {
+            // The commit's comes first and is held up; the other's fails meanwhile.
+            (Operation::Sync, "inv-00000000.log", Side::Before) if !is_syncing.swap(true, SeqCst) => {
+                wait_for(&has_failed);
+            }
+            (Operation::Write, "STATE", Side::Before) => {
+                has_failed.store(true, SeqCst);
+                wait_for(&is_acknowledged);
+            }
+            (Operation::Sync, "STATE", Side::After) => is_known.store(true, SeqCst),
+            _ => {}
+        }
+    };
+    bench.disk.watch(watcher);
+    bench.disk.fail_nth(Operation::Sync, 1, 5, false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            bench.log().commit(end).unwrap();
+            assert!(is_known.load(SeqCst), "acknowledged while STATE says that the journal is whole");
+            is_acknowledged.store(true, SeqCst);
+        });
+        wait_for(&is_syncing);
+        // The file is full: it is synced before the next is begun.
+        bench.invalidate("key");
+    });
+    bench.disk.watch(|_| {});
+}
