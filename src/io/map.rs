@@ -23,6 +23,8 @@ pub struct Map {
 
 /// A line of the processor's cache, on most of them.
 const LINE_BYTES: usize = 64;
+/// So much is worth a system call that has all of it read at once, if it has to be read.
+const READ_AHEAD_BYTES: usize = 32 << 10;
 
 /// A copy was asked for that does not lie within the mapping.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -68,6 +70,11 @@ impl Map {
     /// Copies `len` bytes from `offset` into a vector of exactly that capacity.
     pub fn copy_vec(&self, offset: usize, len: usize) -> Result<Vec<u8>, OutOfBounds> {
         let source = self.source(offset, len)?;
+        if len >= READ_AHEAD_BYTES {
+            // Without read-ahead each page that is not in memory would be a wait of its own. Advice only.
+            #[cfg(unix)]
+            let _ = self.raw.advise_range(memmap2::Advice::WillNeed, offset, len);
+        }
         let mut out = Vec::with_capacity(len);
         // SAFETY: `source` is readable for `len` bytes: that is what `source()` checked, and `self`
         // keeps them mapped (invariant 1). `out` has just been allocated with room for `len` bytes,
