@@ -143,6 +143,8 @@ pub(crate) struct Journal {
     /// Number and first seq of every file, the current one last.
     files: VecDeque<(u32, Seq)>,
     next_number: u32,
+    /// Files below this number are known to outlive the machine.
+    synced_below: u32,
     end: JournalEnd,
     /// The sync of a full file has failed.
     has_failed: bool,
@@ -156,16 +158,26 @@ struct Current {
 }
 
 impl Journal {
-    /// Goes on behind the files of earlier runs.
+    /// Goes on behind the files of earlier runs, which are known to outlive the machine or not.
     pub(crate) fn new(
         directory: Arc<Directory>,
         epoch: u64,
         is_synced: bool,
         files: VecDeque<(u32, Seq)>,
         next_number: u32,
+        are_synced: bool,
     ) -> Journal {
-        let end = JournalEnd::START;
-        Journal { directory, epoch, is_synced, current: None, files, next_number, end, has_failed: false }
+        Journal {
+            directory,
+            epoch,
+            is_synced,
+            current: None,
+            files,
+            next_number,
+            synced_below: if are_synced { next_number } else { 0 },
+            end: JournalEnd::START,
+            has_failed: false,
+        }
     }
 
     /// Appends an entry: one write. `next_seq` must be above every seq drawn so far. Returns the
@@ -255,7 +267,8 @@ impl Journal {
     /// Makes every file outlive the machine: those of an earlier run, too, which may have been killed
     /// before it did.
     pub(crate) fn sync(&self) -> io::Result<()> {
-        self.files.iter().try_for_each(|&(number, _)| sync(&self.directory, number))
+        let mut unsynced = self.files.iter().filter(|&&(number, _)| number >= self.synced_below);
+        unsynced.try_for_each(|&(number, _)| sync(&self.directory, number))
     }
 
     #[cfg(test)]

@@ -217,8 +217,8 @@ impl Opening {
             barrier: AtomicU64::new(0),
         };
         let inherited = Inherited::default();
-        let journals = VecDeque::new();
-        let log = self.log(clock, begun, past, journals, inherited, next_segment, Seq(1));
+        let journal = self.journal(&begun.state, VecDeque::new(), true);
+        let log = self.log(clock, begun, past, journal, inherited, next_segment, Seq(1));
         Ok(opened(log, Source::Cold, reason))
     }
 
@@ -272,7 +272,10 @@ impl Opening {
             },
             barrier: AtomicU64::new(0),
         };
-        let log = self.log(clock, begun, past, journals, inherited, next_segment, next_seq);
+        // A close has synced them, or `sync_past`.
+        let are_synced = found.clean || self.outlives_power();
+        let journal = self.journal(&begun.state, journals, are_synced);
+        let log = self.log(clock, begun, past, journal, inherited, next_segment, next_seq);
         Ok(match snapshot {
             Some(reader) => opened(log, Source::Snapshot(reader), Start::Snapshot),
             None => opened(log, Source::Entries, Start::Entries),
@@ -337,20 +340,24 @@ impl Opening {
         }
     }
 
+    /// The journal behind these files of earlier runs.
+    fn journal(&self, begun: &State, files: VecDeque<(u32, Seq)>, are_synced: bool) -> Journal {
+        let (directory, end) = (Arc::clone(&self.directory), begun.journals.1);
+        Journal::new(directory, begun.epoch, self.outlives_power(), files, end, are_synced)
+    }
+
     #[expect(clippy::too_many_arguments, reason = "the parts of one struct, put together here only")]
     fn log(
         self,
         clock: Clock,
         begun: StateFile,
         past: Past,
-        journals: VecDeque<(u32, Seq)>,
+        journal: Journal,
         inherited: Inherited,
         next_segment: u32,
         next_seq: Seq,
     ) -> Log {
-        let State { epoch, hash_seed, journals: (_, next_journal), .. } = begun.state;
-        let is_synced = self.outlives_power();
-        let journal = Journal::new(Arc::clone(&self.directory), epoch, is_synced, journals, next_journal);
+        let State { epoch, hash_seed, .. } = begun.state;
         let counters = LogCounters::default();
         counters.segments_quarantined.store(inherited.quarantined, Relaxed);
         let table = Table::new(inherited.segments, inherited.lingering, next_segment);

@@ -2,6 +2,7 @@
 //! a second time after an error.
 
 use std::{
+    collections::BTreeMap,
     io::ErrorKind,
     path::{Path, PathBuf},
     sync::Arc,
@@ -202,4 +203,20 @@ fn a_sync_that_failed_at_a_seal_is_not_tried_again() {
     let _ = cache.flush();
     assert_eq!(first(), before + 1);
     assert!(!dir.cache().join("seg-00000000.log").exists(), "it is still there");
+}
+
+/// What a close has synced, the next does not sync again.
+#[test]
+fn a_close_syncs_the_journal_of_its_own_run() {
+    let (dir, disk) = (TempDir::new(), FaultDisk::new());
+    for run in 0..20 {
+        let cache = roomy(&dir.cache()).io(Arc::new(disk.clone())).open().unwrap();
+        (0..8).for_each(|key| cache.insert(key, value(key, run, 24)).unwrap());
+        let before = disk.syncs_by_name();
+        cache.close().unwrap();
+        let syncs = |syncs: &BTreeMap<String, u64>| -> u64 {
+            syncs.iter().filter(|(name, _)| name.starts_with("inv-")).map(|(_, syncs)| syncs).sum()
+        };
+        assert!(syncs(&disk.syncs_by_name()) - syncs(&before) <= 1, "run {run}");
+    }
 }
