@@ -198,10 +198,10 @@ impl<K: Key, V: Value> Builder<K, V> {
     ///
     /// # Errors
     ///
-    /// [`Error::Option`] for an option outside its limits, [`Error::Unsupported`], [`Error::Locked`] if
-    /// the directory is in use, [`Error::NotACache`], [`Error::Unusable`], [`Error::NewerFormat`],
-    /// [`Error::Mismatch`]: nothing has been changed or deleted then. [`Error::Io`]: the next attempt
-    /// finds what this one would have.
+    /// - [`Error::Option`] for an option outside its limits, [`Error::Locked`] if the directory is in use,
+    ///   [`Error::NotACache`], [`Error::Unusable`], [`Error::NewerFormat`], [`Error::Mismatch`]: nothing in
+    ///   the directory has been changed or deleted.
+    /// - [`Error::Io`]: the next attempt finds what this one would have.
     ///
     /// # Examples
     ///

@@ -88,7 +88,7 @@ impl<K: Key, V: Value> Cache<K, V> {
     }
 
     /// Copies every entry that is only in RAM to disk, whatever admission would say, and waits
-    /// until that is written. In RAM alone it does nothing.
+    /// until that is written. In RAM alone, or opened for reading only, it does nothing.
     ///
     /// What was stored before the call survives the end of the process or the machine, as the durability
     /// says, until it is overwritten or reclaimed. Entries too large for the log, refused by the user's
@@ -96,9 +96,12 @@ impl<K: Key, V: Value> Cache<K, V> {
     ///
     /// # Errors
     ///
-    /// [`Error::Io`] if the disk refused some of it, or has refused an invalidation before: then the next
-    /// start is cold, and nothing is safe until the cache has been opened anew. [`Error::NotDurable`],
-    /// [`Error::Closed`].
+    /// - [`Error::Io`]: the disk refused some of it, or has refused an invalidation before: then the next
+    ///   start is cold, and nothing is safe until the cache has been opened anew.
+    /// - [`Error::NotDurable`]: as above, and not even a cold start could be arranged.
+    /// - [`Error::Unsupported`]: asked for by code that the cache's own thread runs, or the directory has
+    ///   no number left for another segment.
+    /// - [`Error::Closed`], [`Error::Forked`].
     ///
     /// # Examples
     ///
@@ -124,7 +127,14 @@ impl<K: Key, V: Value> Cache<K, V> {
     ///
     /// # Errors
     ///
-    /// [`Error::Io`] if the disk refused some of it. The next open then finds less, or starts cold.
+    /// The cache is closed whatever is returned, but for [`Error::Forked`].
+    ///
+    /// - [`Error::Io`], [`Error::Unsupported`]: some of it could not be written, as by [`flush`](Cache::flush).
+    ///   The next open finds less, or starts cold.
+    /// - [`Error::NotDurable`]: an invalidation is recorded nowhere; see there.
+    /// - [`Error::Closed`]: the background thread had died, so nothing was written. The next open finds
+    ///   what it would after a crash.
+    /// - [`Error::Forked`]: nothing was done; the cache is the other process's.
     ///
     /// # Examples
     ///

@@ -25,8 +25,8 @@ impl<K: Key, V: Value> Cache<K, V> {
     /// asked before get what was loaded, and it is not stored. Should `load` panic, the next one
     /// that waits runs its own. `load` must not ask for the same key, or it waits for itself.
     ///
-    /// A value that cannot be stored, since it is too large or the cache is closed or opened for reading
-    /// only, is returned all the same.
+    /// A value that cannot be stored is returned all the same: where it is too large, its key cannot be
+    /// encoded, or the cache is closed, opened for reading only or another process's, of which this is a fork.
     ///
     /// # Examples
     ///
@@ -106,7 +106,8 @@ impl<K: Key, V: Value> Cache<K, V> {
     ///
     /// # Errors
     ///
-    /// [`Error::Codec`] for a key that cannot be encoded, [`Error::Closed`], [`Error::ReadOnly`].
+    /// [`Error::Codec`] for a key that cannot be encoded, [`Error::Closed`], [`Error::ReadOnly`],
+    /// [`Error::Forked`].
     ///
     /// # Examples
     ///
@@ -223,7 +224,7 @@ impl<K: Key, V: Value> Lease<K, V> {
     ///
     /// # Errors
     ///
-    /// As [`Cache::insert`].
+    /// As [`Cache::insert`], but after [`Error::TooLarge`] what stood under the key is still there.
     ///
     /// # Examples
     ///
@@ -244,7 +245,7 @@ impl<K: Key, V: Value> Lease<K, V> {
     ///
     /// # Errors
     ///
-    /// As [`Cache::insert`].
+    /// As [`fill`](Lease::fill).
     ///
     /// # Examples
     ///

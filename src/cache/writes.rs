@@ -30,8 +30,10 @@ impl<K: Key, V: Value> Cache<K, V> {
     ///
     /// # Errors
     ///
-    /// [`Error::TooLarge`] and [`Error::Codec`]: nothing is stored, and what stood under the key is
-    /// gone. [`Error::NotDurable`]: it is stored, but see there. [`Error::Closed`], [`Error::ReadOnly`].
+    /// - [`Error::TooLarge`]: nothing is stored, and what stood under the key is gone.
+    /// - [`Error::NotDurable`]: it is stored, or if it is too large what stood there is gone; but see there.
+    /// - [`Error::Codec`] for a key that cannot be encoded, [`Error::Closed`], [`Error::ReadOnly`],
+    ///   [`Error::Forked`]: nothing has changed.
     ///
     /// # Examples
     ///
@@ -78,7 +80,9 @@ impl<K: Key, V: Value> Cache<K, V> {
     ///
     /// # Errors
     ///
-    /// [`Error::NotDurable`]: it is removed, but see there. [`Error::Closed`], [`Error::ReadOnly`], [`Error::Codec`].
+    /// - [`Error::NotDurable`]: it is removed, but see there.
+    /// - [`Error::Codec`] for a key that cannot be encoded, [`Error::Closed`], [`Error::ReadOnly`],
+    ///   [`Error::Forked`]: nothing has changed.
     ///
     /// # Examples
     ///
@@ -137,7 +141,9 @@ impl<K: Key, V: Value> Cache<K, V> {
     ///
     /// # Errors
     ///
-    /// [`Error::NotDurable`]: everything is removed, but see there. [`Error::Closed`], [`Error::ReadOnly`].
+    /// - [`Error::NotDurable`]: everything is removed, but see there.
+    /// - [`Error::Unsupported`]: asked for by code that the cache's own thread runs; nothing has changed.
+    /// - [`Error::Closed`], [`Error::ReadOnly`], [`Error::Forked`]: nothing has changed.
     ///
     /// # Examples
     ///
