@@ -219,7 +219,11 @@ impl<K: Key, V: Value> Cache<K, V> {
         None
     }
 
-    /// Whether a value is stored under `key`; at the cost of a [`peek`](Cache::peek), which it is.
+    /// Whether a value is stored under `key`. As [`peek`](Cache::peek) it leaves no trace; it neither clones
+    /// nor decodes the value.
+    ///
+    /// A copy on disk is read and verified for it. Whether its bytes still make a value only a look-up finds
+    /// out, which may be a miss then, as it may be where the entry leaves in between.
     ///
     /// # Examples
     ///
@@ -236,7 +240,24 @@ impl<K: Key, V: Value> Cache<K, V> {
         K: Borrow<Q>,
         Q: KeyBytes + ?Sized,
     {
-        self.peek(key).is_some()
+        let Ok(hash) = self.tiers.hash(key) else { return false };
+        let guard = &epoch::pin();
+        if self.find_in_ram(self.tiers.stripe(hash), hash, key, guard).is_some() {
+            return true;
+        }
+        let mut unread = None;
+        for _ in 0..MOVES_MAX {
+            let found = self.tiers.shard(hash, guard).find(hash, key);
+            match found {
+                Found::Hot(_) => return true,
+                // Nothing has moved: there is no such copy at the only place that it could be.
+                Found::Cold(location) if unread == Some(location) => return false,
+                Found::Cold(location) if self.tiers.holds(key, location) => return true,
+                Found::Cold(location) => unread = Some(location),
+                Found::Nothing => return false,
+            }
+        }
+        false
     }
 
     /// A RAM hit: no lock, no allocation.

@@ -4,6 +4,7 @@
 mod common;
 
 mod collisions;
+mod contains_key;
 mod get_many;
 mod limits;
 mod reentrance;
