@@ -1,7 +1,7 @@
 //! What the codecs make of bytes that nobody encoded: a value or an error, no panic, and no memory that the bytes
 //! do not justify. What they accept comes back the same when it is encoded and decoded again.
 
-use std::{collections::BTreeMap, fmt::Debug, sync::Arc};
+use std::{collections::BTreeMap, fmt::Debug, ops::Range, sync::Arc};
 
 use embercache::{Bincode, Codec, Postcard};
 use serde::{Deserialize, Serialize};
@@ -79,7 +79,19 @@ codecs! {
     Lenient Postcard<Vec<String>> = Postcard(vec!["a".into(), String::new()]);
     Lenient Arc<Bincode<(String, Option<u64>)>> = Arc::new(Bincode(("a".into(), Some(1))));
     Lenient Arc<Postcard<(String, Option<u64>)>> = Arc::new(Postcard(("a".into(), Some(1))));
+    Canonical bool = true;
+    Canonical char = '\u{e9}';
+    Canonical (u64, String) = (1, "en".into());
+    Canonical (String, Vec<u8>, char) = ("a".into(), vec![1, 2], 'x');
+    Canonical (bool, (), (u8, Arc<str>), [u8; 3]) = (true, (), (1, "a".into()), [7; 3]);
+    Canonical Option<Option<bool>> = Some(Some(true));
+    Canonical (Option<String>, Option<(u16, String)>) = (Some("a".into()), Some((1, "b".into())));
+    Lenient (Postcard<Vec<String>>, Option<Bincode<Shape>>) = (Postcard(vec!["a".into()]), Some(Bincode(shape())));
 }
+
+/// Those of them that are serde's alone, by turns of bincode and postcard, and those that begin with a length.
+const SERDE: Range<u8> = 21..29;
+const TUPLES: Range<u8> = 31..34;
 
 /// Runs the codec that the first byte names on the rest.
 ///
@@ -106,9 +118,12 @@ pub fn seeds() -> Vec<(String, Vec<u8>)> {
     // A length of 2^60: bincode's eight bytes behind their mark, postcard's by sevens.
     let bincode = [&[253], &(1_u64 << 60).to_le_bytes()[..]].concat();
     let postcard = [&[0x80; 8][..], &[0x10]].concat();
-    for kind in 21..CODECS.len() as u8 {
+    for kind in SERDE {
         let bomb = if kind % 2 == 1 { &bincode } else { &postcard };
         seeds.push((format!("{kind:02}-bomb"), [&[kind], &bomb[..]].concat()));
+    }
+    for kind in TUPLES {
+        seeds.push((format!("{kind:02}-bomb"), vec![kind, 0xff, 0xff, 0xff, 0xff, 0]));
     }
     seeds
 }

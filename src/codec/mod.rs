@@ -1,10 +1,11 @@
 //! How keys and values become bytes and come back.
 //!
-//! A type is stored by its [`Codec`]. Raw bytes, strings and integers have one that is a copy of
-//! their bytes; a serde type gets one by a line of [`bincode_codec!`](crate::bincode_codec) or
+//! A type is stored by its [`Codec`]. Raw bytes, strings and numbers have one that is a copy of
+//! their bytes, and tuples and options one of their parts'; a serde type gets one by a line of [`bincode_codec!`](crate::bincode_codec) or
 //! [`postcard_codec!`](crate::postcard_codec), or by the wrappers [`Bincode`](crate::Bincode) and
 //! [`Postcard`](crate::Postcard) where the type is not yours.
 
+mod compound;
 mod plain;
 #[cfg(any(feature = "bincode", feature = "postcard"))]
 #[doc(hidden)]
@@ -14,8 +15,8 @@ use std::{cell::Cell, error, fmt};
 
 /// Names an encoding. It stands in the directory, and a directory written with another is not read.
 ///
-/// Numbers below 65,536 belong to embercache; take one above for a codec of your own, and another
-/// whenever its bytes change their meaning.
+/// Numbers below 65,536 and from 2^31 on belong to embercache; take one between them for a codec of your own,
+/// and another whenever its bytes change their meaning.
 ///
 /// # Examples
 ///
@@ -72,9 +73,24 @@ impl CodecId {
     /// ```
     pub const UNIT: CodecId = CodecId(5);
 
-    /// A little-endian number of `bytes` bytes, with or without a sign.
-    const fn number(bytes: usize, signed: bool) -> CodecId {
-        CodecId(if signed { 0x200 } else { 0x100 } + bytes as u32)
+    /// How a compound is made of its parts; beside these, in the name's upper half.
+    const TUPLE: u64 = 1 << 32;
+    const OPTION: u64 = 2 << 32;
+
+    /// The name of what is made of others, by their names in order. It has 31 bits and is drawn from all of
+    /// these: that two have the same is possible, and as rare as one in two thousand million.
+    const fn compound(kind: u64, parts: &[CodecId]) -> CodecId {
+        let mut state = kind;
+        let mut at = 0;
+        while at < parts.len() {
+            // A step of SplitMix64, which is a bijection: nothing of what came before is lost.
+            state = (state ^ parts[at].0 as u64).wrapping_add(0x9e37_79b9_7f4a_7c15);
+            state = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            state = (state ^ (state >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+            state ^= state >> 31;
+            at += 1;
+        }
+        CodecId(1 << 31 | (state >> 33) as u32)
     }
 }
 
@@ -119,8 +135,17 @@ impl error::Error for CodecError {
 
 /// A type whose values can be written to the log and read back.
 ///
-/// `decode` sees only bytes whose checksum was verified, so it meets what `encode` wrote, unless
-/// the code has changed in between: raise the builder's `schema_version` then.
+/// These have a codec without any line of yours:
+///
+/// - bytes: `Vec<u8>`, `[u8; N]`, `Box<[u8]>`, `Arc<[u8]>`, with feature `bytes` also `bytes::Bytes`;
+/// - text: `String`, `Box<str>`, `Arc<str>`;
+/// - integers of 8 to 128 bits, `bool`, `char`, `()`; as values `f32` and `f64`, too;
+/// - tuples of two to four of all these, and `Option` and `Arc` of one.
+///
+/// Serde types have one by [`bincode_codec!`](crate::bincode_codec), [`postcard_codec!`](crate::postcard_codec) or
+/// the wrappers [`Bincode`](crate::Bincode) and [`Postcard`](crate::Postcard). One can be written by hand, as
+/// in the example: `decode` sees only bytes whose checksum was verified, so it meets what `encode` wrote, unless
+/// the code has changed in between. Raise the builder's [`schema_version`](crate::Builder::schema_version) then.
 ///
 /// # Examples
 ///
@@ -254,7 +279,9 @@ fn with_scratch<R>(use_it: impl FnOnce(&mut Vec<u8>) -> R) -> R {
 /// The bytes of a key, or of its borrowed form: what a look-up hashes and compares on disk.
 ///
 /// Every [`Codec`] type with `Eq` has it, and so have `str` and `[u8]`. For a `K: Borrow<Q>` both
-/// must lend the same bytes, just as [`Borrow`](std::borrow::Borrow) asks of their hashes.
+/// must lend the same bytes, just as [`Borrow`](std::borrow::Borrow) asks of their hashes. A tuple is looked up
+/// by a tuple of the same type: as in the standard library's maps, `&(7, "en")` does not stand for
+/// `&(7, "en".to_owned())`.
 ///
 /// # Examples
 ///
@@ -313,6 +340,7 @@ impl KeyBytes for [u8] {
 /// fn is_key<K: embercache::Key>() {}
 /// is_key::<String>();
 /// is_key::<[u8; 20]>();
+/// is_key::<(u64, String)>();
 /// ```
 pub trait Key: Codec + Eq + Send + Sync + 'static {}
 impl<T: Codec + Eq + Send + Sync + 'static> Key for T {}
@@ -327,6 +355,7 @@ impl<T: Codec + Eq + Send + Sync + 'static> Key for T {}
 /// fn is_value<V: embercache::Value>() {}
 /// is_value::<std::sync::Arc<String>>();
 /// is_value::<Vec<u8>>();
+/// is_value::<Option<(f64, f64)>>(); // `None`: known not to be there
 /// ```
 pub trait Value: Codec + Clone + Send + Sync + 'static {}
 impl<T: Codec + Clone + Send + Sync + 'static> Value for T {}

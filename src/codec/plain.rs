@@ -1,14 +1,14 @@
-//! The codecs that cost nothing: bytes, strings, integers.
+//! The codecs that cost nothing: bytes, strings, numbers.
 
 use std::sync::Arc;
 
 use super::{Codec, CodecError, CodecId};
 
-/// A number is its little-endian bytes.
+/// A number is its little-endian bytes, and has their number in its name.
 macro_rules! number {
-    ($($number:ty, $signed:literal;)*) => {$(
+    ($($kind:literal: $($number:ty),+;)*) => {$($(
         impl Codec for $number {
-            const ID: CodecId = CodecId::number(size_of::<$number>(), $signed);
+            const ID: CodecId = CodecId($kind + size_of::<$number>() as u32);
 
             fn encode(&self, out: &mut Vec<u8>) -> Result<(), CodecError> {
                 out.extend_from_slice(&self.to_le_bytes());
@@ -29,12 +29,46 @@ macro_rules! number {
                 Ok(read(&self.to_le_bytes()))
             }
         }
-    )*};
+    )+)*};
 }
 
 number! {
-    u8, false; u16, false; u32, false; u64, false; u128, false;
-    i8, true; i16, true; i32, true; i64, true; i128, true;
+    0x100: u8, u16, u32, u64, u128;
+    0x200: i8, i16, i32, i64, i128;
+    0x300: f32, f64;
+}
+
+/// A type that is written as a number, if not each makes a value of it.
+macro_rules! written_as {
+    ($($value:ty, $number:ty, $id:literal, $make:expr;)*) => {$(
+        impl Codec for $value {
+            const ID: CodecId = CodecId($id);
+
+            fn encode(&self, out: &mut Vec<u8>) -> Result<(), CodecError> {
+                <$number>::from(*self).encode(out)
+            }
+
+            fn decode(bytes: Vec<u8>) -> Result<Self, CodecError> {
+                let number = <$number>::decode(bytes)?;
+                let refuse = || CodecError::new(format!("{number} is no `{}`", stringify!($value)));
+                $make(number).ok_or_else(refuse)
+            }
+
+            fn heap_bytes(&self) -> usize {
+                0
+            }
+
+            #[inline]
+            fn with_bytes<R>(&self, read: impl FnOnce(&[u8]) -> R) -> Result<R, CodecError> {
+                <$number>::from(*self).with_bytes(read)
+            }
+        }
+    )*};
+}
+
+written_as! {
+    bool, u8, 6, |byte| (byte < 2).then_some(byte == 1);
+    char, u32, 7, char::from_u32;
 }
 
 /// A type that derefs to its bytes or text and can be made of an owned copy of the bytes.
@@ -163,6 +197,10 @@ mod tests {
     fn plain_types_are_their_bytes() {
         round_trip(0x0102_0304_u32, &[4, 3, 2, 1]);
         round_trip(-2_i16, &[0xfe, 0xff]);
+        round_trip(1.5_f32, &[0, 0, 0xc0, 0x3f]);
+        round_trip(-0.0_f64, &[0, 0, 0, 0, 0, 0, 0, 0x80]);
+        round_trip(true, &[1]);
+        round_trip('\u{e9}', &[0xe9, 0, 0, 0]);
         round_trip(vec![1_u8, 2], &[1, 2]);
         round_trip(Arc::<[u8]>::from([7_u8]), &[7]);
         round_trip("é".to_owned(), "é".as_bytes());
@@ -180,6 +218,9 @@ mod tests {
         assert!(String::decode(vec![0xff]).is_err());
         assert!(<[u8; 2]>::decode(vec![0; 3]).is_err());
         assert!(<()>::decode(vec![0]).is_err());
+        assert!(bool::decode(vec![2]).is_err() && bool::decode(vec![]).is_err());
+        assert!(char::decode(0xd800_u32.to_le_bytes().to_vec()).is_err(), "half of a surrogate pair");
+        assert!(char::decode(0x11_0000_u32.to_le_bytes().to_vec()).is_err());
     }
 
     #[test]

@@ -4,6 +4,7 @@
 mod common;
 
 mod collisions;
+mod compounds;
 mod contains_key;
 mod get_many;
 mod limits;
