@@ -177,7 +177,7 @@ impl<K: Key, V: Value> Builder<K, V> {
     /// let cache: Cache<u64, String> =
     ///     Cache::in_memory().ram(MIB).weigher(|_, name: &String| name.len() as u64 * KIB).open()?;
     /// cache.insert(1, "runner".into())?;
-    /// assert!((6 * KIB..7 * KIB).contains(&cache.ram_bytes()));
+    /// assert!((6 * KIB..7 * KIB).contains(&cache.ram_used()));
     /// # Ok(()) }
     /// ```
     #[must_use]

@@ -75,7 +75,7 @@ impl<K: Key, V: Value> Cache<K, V> {
     ///
     /// let cache: Cache<u64, String> = Cache::in_memory().ram_entries(10_000).open()?;
     /// cache.insert(1, "one".into())?;
-    /// assert_eq!((cache.ram_bytes(), cache.disk_bytes()), (1, 0));
+    /// assert_eq!((cache.ram_used(), cache.disk_bytes()), (1, 0));
     /// # Ok(()) }
     /// ```
     pub fn in_memory() -> Builder<K, V> {
@@ -213,8 +213,9 @@ impl<K: Key, V: Value> Cache<K, V> {
         self.len() == 0
     }
 
-    /// The bytes of the RAM budget in use; with a budget in entries, their number. What was evicted
-    /// counts until the last reader that may see it has gone. Takes each stripe's lock in turn.
+    /// How much of the RAM budget is in use, in the unit that it was given in: bytes
+    /// ([`Builder::ram`]) or entries ([`Builder::ram_entries`]). What was evicted counts until the last reader
+    /// that may see it has gone. Takes each stripe's lock in turn.
     ///
     /// # Examples
     ///
@@ -223,10 +224,10 @@ impl<K: Key, V: Value> Cache<K, V> {
     /// # use embercache::{Cache, MIB};
     /// let cache: Cache<u64, Vec<u8>> = Cache::in_memory().ram(MIB).open()?;
     /// cache.insert(1, vec![0; 1_000])?;
-    /// assert!((1_000..1_200).contains(&cache.ram_bytes()));
+    /// assert!((1_000..1_200).contains(&cache.ram_used())); // the value, its key and metadata
     /// # Ok(()) }
     /// ```
-    pub fn ram_bytes(&self) -> u64 {
+    pub fn ram_used(&self) -> u64 {
         self.tiers.ram_used()
     }
 

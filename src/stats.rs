@@ -95,19 +95,20 @@ pub struct Stats {
     pub ram_entries: u64,
     /// Keys on disk now.
     pub disk_entries: u64,
-    /// Bytes of the RAM budget in use now: entries, what waits to be freed or written, the index. With a
-    /// budget in entries, their number.
-    pub ram_bytes: u64,
-    /// Bytes of RAM the index of the disk tier takes now; part of `ram_bytes` where that is in bytes.
+    /// How much of the RAM budget is in use now, in the unit that the budget was given in. In bytes
+    /// ([`Builder::ram`](crate::Builder::ram)): entries with their metadata, what waits to be freed or written, the
+    /// index. In entries ([`Builder::ram_entries`](crate::Builder::ram_entries)): these and what waits.
+    pub ram_used: u64,
+    /// Of `ram_used`, in the same unit: what leaves RAM once it is written to disk.
+    pub ram_queued: u64,
+    /// Bytes of RAM the index of the disk tier takes now; part of `ram_used` where that is in bytes.
     pub index_bytes: u64,
     /// How many bytes of the disk budget the index can name within its share of RAM, at the entries'
     /// mean size so far. Less than the disk budget: the oldest entries leave before the disk is full.
     pub indexable_disk_bytes: u64,
     /// Bytes that the tables, slabs, rings and ghosts of the RAM tier have allocated now. In
-    /// `ram_bytes` each entry is charged a flat rate for its part of them.
+    /// `ram_used`, where that is in bytes, each entry is charged a flat rate for its part of them.
     pub metadata_bytes: u64,
-    /// Bytes of RAM (or entries) that leave once they are written to disk; part of `ram_bytes`.
-    pub queue_bytes: u64,
     /// Bytes that segments take on disk now.
     pub disk_bytes: u64,
     /// What was found at `open`.
@@ -192,9 +193,9 @@ impl Stats {
             write_behinds: counts.write_behinds,
             reinsertions: counts.reinsertions,
             reinserted_bytes_written: counts.reinserted_bytes_written,
-            ram_bytes: tiers.ram_used(),
+            ram_used: tiers.ram_used(),
+            ram_queued: tiers.budget.leaving(),
             index_bytes: tiers.budget.index_bytes(),
-            queue_bytes: tiers.budget.leaving(),
             recovery: tiers.recovery,
             ..held
         };
@@ -236,8 +237,8 @@ impl fmt::Display for Stats {
         )?;
         writeln!(
             f,
-            "holds      {} entries and {} bytes in RAM (index {}), {} entries and {} bytes on disk",
-            self.ram_entries, self.ram_bytes, self.index_bytes, self.disk_entries, self.disk_bytes
+            "holds      {} entries in RAM ({} of its budget, index of {} bytes), {} entries and {} bytes on disk",
+            self.ram_entries, self.ram_used, self.index_bytes, self.disk_entries, self.disk_bytes
         )?;
         writeln!(
             f,

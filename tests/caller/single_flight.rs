@@ -426,13 +426,13 @@ fn stays_within(cache: &TestCache, budget: u64) {
             scope.spawn(move || {
                 for key in (thread..20_000).step_by(4) {
                     cache.insert(key, value(key, 1, 100 + key as usize % 3_000)).unwrap();
-                    let used = cache.ram_bytes();
+                    let used = cache.ram_used();
                     assert!(used <= budget + 16 * MIB, "{used} bytes of {budget} in use");
                 }
             });
         }
     });
-    let used = || cache.ram_bytes();
+    let used = || cache.ram_used();
     wait_until("the budget is kept at rest", Duration::from_secs(10), || used() <= budget + budget / 16);
     assert!(used() > budget / 4, "a cache that keeps nothing keeps its budget as well");
     cache.check();
@@ -469,7 +469,7 @@ fn a_budget_in_entries() {
     let (len, hits) = (cache.len(), (0..10_000).filter(|key| cache.get(key).is_some()).count() as u64);
     // All but one or two that the policy keeps free.
     assert!((98..=100).contains(&len), "{len} entries of 100");
-    assert_eq!(cache.ram_bytes(), len);
+    assert_eq!(cache.ram_used(), len);
     assert!(hits <= len && hits >= 98, "{hits} hits of {len} entries");
 }
 

@@ -38,10 +38,10 @@ fn inserts_do_not_wait_for_a_slow_disk() {
             let cache = open(is_slow);
             let (found, queued) = p99_of_inserts(&cache);
             *p99 = (*p99).min(found);
-            wait_until("the queue is empty", Duration::from_secs(20), || cache.stats().queue_bytes == 0);
+            wait_until("the queue is empty", Duration::from_secs(20), || cache.stats().ram_queued == 0);
             // What was displaced may wait for a thread that the scheduler has put aside.
             wait_until("the budget is kept at rest", Duration::from_secs(10), || {
-                cache.ram_bytes() <= RAM_BYTES
+                cache.ram_used() <= RAM_BYTES
             });
             let stats = cache.stats();
             assert_eq!(lost(&cache), drops(&stats), "drops are counted one by one: {stats:?}");
@@ -90,7 +90,7 @@ fn p99_of_inserts(cache: &TestCache) -> (Duration, u64) {
             cache.insert(key, value).unwrap();
             let took = begun.elapsed();
             if key.is_multiple_of(64) {
-                most_queued = most_queued.max(cache.stats().queue_bytes);
+                most_queued = most_queued.max(cache.stats().ram_queued);
             }
             took
         })

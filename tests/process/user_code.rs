@@ -241,7 +241,7 @@ fn live(life: u64) -> u64 {
     cache.clear().unwrap();
     wait_until("the budget is whole again", Duration::from_secs(10), || {
         let stats = cache.stats();
-        stats.queue_bytes == 0 && stats.ram_bytes <= stats.index_bytes
+        stats.ram_queued == 0 && stats.ram_used <= stats.index_bytes
     });
     drop(cache);
     // What is retired goes with whoever uses the epoch next.

@@ -39,7 +39,7 @@ impl Ember {
     pub fn entry_overhead_bytes() -> Result<u32> {
         let ember = Ember::of_bytes(RAM_BYTES_MIN)?;
         ember.cache.insert(0, 0)?;
-        Ok(ember.cache.ram_bytes().try_into()?)
+        Ok(ember.cache.ram_used().try_into()?)
     }
 }
 
