@@ -175,7 +175,7 @@ impl<K: Key, V: Value> Cache<K, V> {
     /// # Ok(()) }
     /// ```
     pub fn stats(&self) -> Stats {
-        Stats::of(&self.tiers)
+        Stats::of(&self.tiers, self.engine.recovery())
     }
 
     /// The number of entries, each counted once whichever tiers it is in. What has expired counts

@@ -29,6 +29,7 @@ use crate::{
 /// The tiers and their maintenance thread, closed together.
 pub(crate) struct Engine<K: Key, V: Value> {
     tiers: Arc<Tiers<K, V>>,
+    recovery: Recovery,
     /// The maintenance thread, until the close; there is none without a disk that is written to. Guards the close:
     /// a second one waits for the first.
     thread: Mutex<Option<JoinHandle<()>>>,
@@ -48,7 +49,7 @@ impl<K: Key, V: Value> Engine<K, V> {
         let clock = Arc::new(Clock::new(io));
         let tiers = tiers(options, limits, clock, random_seed()?, None);
         tiers.stripes.iter().for_each(Stripe::set_loaded);
-        Ok(Engine { tiers: Arc::new(tiers), thread: Mutex::new(None) })
+        Ok(Engine { tiers: Arc::new(tiers), recovery: Recovery::default(), thread: Mutex::new(None) })
     }
 
     fn open_on_disk(
@@ -59,7 +60,8 @@ impl<K: Key, V: Value> Engine<K, V> {
     ) -> Result<Self, Error> {
         let started = Instant::now();
         let Opened { log, appender, source, report } = Log::open(io, log_options(options, disk))?;
-        let tiers = Arc::new(tiers_over(options, limits, log, source, report, started));
+        let (tiers, recovery) = tiers_over(options, limits, log, source, report, started);
+        let tiers = Arc::new(tiers);
         let maintenance = Maintenance::new(Arc::clone(&tiers), appender, limits);
         let thread = thread::Builder::new()
             .name("embercache".to_owned())
@@ -69,7 +71,7 @@ impl<K: Key, V: Value> Engine<K, V> {
                 path: options.dir.clone().unwrap_or_default(),
                 source,
             })?;
-        Ok(Engine { tiers, thread: Mutex::new(Some(thread)) })
+        Ok(Engine { tiers, recovery, thread: Mutex::new(Some(thread)) })
     }
 
     /// Without a thread: there is nothing to be written, and what a stripe had is read when it is touched.
@@ -80,22 +82,27 @@ impl<K: Key, V: Value> Engine<K, V> {
         disk: DiskLimits,
     ) -> Result<Self, Error> {
         let started = Instant::now();
-        let tiers = match Log::open_read_only(Arc::clone(&io), log_options(options, disk))? {
+        let (tiers, recovery) = match Log::open_read_only(Arc::clone(&io), log_options(options, disk))? {
             Ok(Opened { log, source, report, .. }) => {
                 tiers_over(options, limits, log, source, report, started)
             }
             Err(start) => {
                 let mut tiers = tiers(options, limits, Arc::new(Clock::new(io)), random_seed()?, None);
                 let report = RecoveryReport { start, segments: 0, quarantined: 0 };
-                tiers.recovery = Recovery::of(report, tiers.take_over(Source::Cold), started.elapsed());
-                tiers
+                let found = tiers.take_over(Source::Cold);
+                (tiers, Recovery::of(report, found, started.elapsed()))
             }
         };
-        Ok(Engine { tiers: Arc::new(tiers), thread: Mutex::new(None) })
+        Ok(Engine { tiers: Arc::new(tiers), recovery, thread: Mutex::new(None) })
     }
 
     pub(crate) fn tiers(&self) -> Arc<Tiers<K, V>> {
         Arc::clone(&self.tiers)
+    }
+
+    /// What was found at open, as it was known then.
+    pub(crate) fn recovery(&self) -> Recovery {
+        self.recovery
     }
 
     pub(crate) fn flush(&self) -> Result<(), Error> {
@@ -168,7 +175,7 @@ fn log_options<K: Key, V: Value>(options: &Options<K, V>, disk: DiskLimits) -> L
     }
 }
 
-/// The tiers over a log that was opened, with what it holds.
+/// The tiers over a log that was opened, with what it holds, and what that is.
 fn tiers_over<K: Key, V: Value>(
     options: &Options<K, V>,
     limits: &Limits,
@@ -176,12 +183,11 @@ fn tiers_over<K: Key, V: Value>(
     source: Source,
     report: RecoveryReport,
     started: Instant,
-) -> Tiers<K, V> {
+) -> (Tiers<K, V>, Recovery) {
     let (clock, seed) = (Arc::clone(log.clock()), log.hash_seed());
     let mut tiers = tiers(options, limits, clock, seed, Some(log));
     let found = tiers.take_over(source);
-    tiers.recovery = Recovery::of(report, found, started.elapsed());
-    tiers
+    (tiers, Recovery::of(report, found, started.elapsed()))
 }
 
 fn tiers<K: Key, V: Value>(
@@ -222,7 +228,6 @@ fn tiers<K: Key, V: Value>(
         counts_entries: !limits.plan.in_bytes,
         snapshot: Mutex::new(None),
         loading: Mutex::new(()),
-        recovery: Recovery::default(),
         budget,
         expiry,
     }

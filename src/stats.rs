@@ -162,7 +162,7 @@ impl Stats {
         ratio(written, self.record_bytes_written - self.reinserted_bytes_written)
     }
 
-    pub(crate) fn of<K: Key, V: Value>(tiers: &Tiers<K, V>) -> Stats {
+    pub(crate) fn of<K: Key, V: Value>(tiers: &Tiers<K, V>, recovery: Recovery) -> Stats {
         let (mut counts, mut held) = (Counts::default(), Stats::default());
         tiers.for_each_shard(|shard| {
             counts += *shard.counts();
@@ -196,7 +196,7 @@ impl Stats {
             ram_used: tiers.ram_used(),
             ram_queued: tiers.budget.leaving(),
             index_bytes: tiers.budget.index_bytes(),
-            recovery: tiers.recovery,
+            recovery,
             ..held
         };
         if let Some(log) = &tiers.log {

@@ -22,7 +22,6 @@ use crate::{
         expiry::Expiry,
         hot::{collect_now, drop_quietly},
     },
-    stats::Recovery,
     sync::{Instant, Mutex, hint},
 };
 
@@ -59,7 +58,6 @@ pub(crate) struct Tiers<K, V> {
     pub(crate) snapshot: Mutex<Option<Arc<SnapshotReader>>>,
     /// Held while a stripe is loaded, which happens once. Taken before the stripe's lock, never under it.
     pub(crate) loading: Mutex<()>,
-    pub(crate) recovery: Recovery,
 }
 
 /// A value that was read from disk.
