@@ -135,7 +135,7 @@ fn clocks_that_jump() {
         ("back ten years", Duration::ZERO, 10 * YEAR),
         ("on ten years", 10 * YEAR, Duration::ZERO),
     ];
-    let mut restarts = 0;
+    let (mut restarts, mut seen) = (0, 0);
     for (first, second) in jumps.into_iter().flat_map(|first| jumps.map(|second| (first, second))) {
         for is_close in [true, false] {
             for (is_reboot, durability) in [
@@ -148,15 +148,35 @@ fn clocks_that_jump() {
                 let what = format!("{}, then {}, {end:?}", first.0, second.0);
                 let mut machine = Machine::new(end);
                 machine.live(&what);
+                let mut seen_here = 0;
                 for (_, forward, back) in [first, second] {
                     machine.restart(forward, back);
-                    machine.live(&what);
+                    seen_here += machine.live(&what);
                     restarts += 1;
                 }
+                // What still has minutes to live when it is back, where nothing says otherwise.
+                let is_steady = first.0 == "none" && second.0 == "none";
+                assert!(
+                    seen_here > 0 || !is_steady || !end.is_warm(),
+                    "{what}: nothing that may expire is back"
+                );
+                seen += seen_here;
             }
         }
     }
-    figure(47, &format!("{restarts} restarts with the clock set back and on, 0 expired values seen"));
+    figure(
+        47,
+        &format!(
+            "{restarts} restarts with the clock set back and on, 0 expired values seen, {seen} that had not"
+        ),
+    );
+}
+
+impl End {
+    /// Whether the next run may find what this one has stored.
+    fn is_warm(self) -> bool {
+        self.is_close || !self.is_reboot || self.durability == Durability::PowerLoss
+    }
 }
 
 /// A machine whose true time is known.
@@ -181,21 +201,20 @@ impl Machine {
         Machine { end, memory, disk, boots: 1, now, offset_s: 0, deadlines: HashMap::new(), next_key: 10 }
     }
 
-    /// Opens the cache, looks, stores more, waits, and ends it.
-    fn live(&mut self, what: &str) {
+    /// Opens the cache, looks, stores more, waits, and ends it. How much is back that may expire and has not.
+    fn live(&mut self, what: &str) -> usize {
         self.disk.set_boot_id([self.boots; 16]);
         self.pass(Duration::ZERO);
         let cache = builder(self.disk.clone()).durability(self.end.durability).open().unwrap();
         let is_first = self.next_key == 10;
-        let is_warm =
-            self.end.is_close || !self.end.is_reboot || self.end.durability == Durability::PowerLoss;
         for key in 0..10 {
-            if !is_first && is_warm {
+            if !is_first && self.end.is_warm() {
                 assert_eq!(cache.get(&key), Some(value(key, 1, 100)), "{what}: {key} cannot expire");
             }
             cache.insert(key, value(key, 1, 100)).unwrap();
         }
-        self.look(&cache, what);
+        let back = self.look(&cache, what);
+        let first_own = self.next_key;
         for ttl_s in [1, 5, 59, 60, 61, 300, 4_000, 100_000] {
             for _ in 0..4 {
                 let ttl = Duration::from_secs(ttl_s);
@@ -208,11 +227,17 @@ impl Machine {
         self.look(&cache, what);
         self.pass(30 * SECOND);
         self.look(&cache, what);
+        for key in first_own..self.next_key {
+            // A second early at the most, as the builder says.
+            let is_due = self.deadlines[&key] <= self.now + SECOND;
+            assert!(is_due || cache.contains_key(&key), "{what}: {key} is lost before its time");
+        }
         if self.end.is_close {
             cache.close().unwrap();
         } else {
             self.memory = self.memory.after_kill();
         }
+        back
     }
 
     /// A minute passes, and the wall clock jumps.
@@ -237,11 +262,15 @@ impl Machine {
         self.disk.set_wall_time(Some(Duration::from_secs(wall_s as u64)));
     }
 
-    fn look(&self, cache: &Cache<u64, Vec<u8>>, what: &str) {
+    /// How many entries that may expire are there, of which none has.
+    fn look(&self, cache: &Cache<u64, Vec<u8>>, what: &str) -> usize {
+        let mut seen = 0;
         for (&key, &deadline) in &self.deadlines {
             let is_there = cache.peek(&key).is_some() || cache.get(&key).is_some();
             assert!(!is_there || self.now < deadline, "{what}: {key} had expired at {deadline:?}");
+            seen += usize::from(is_there);
         }
+        seen
     }
 }
 
@@ -292,19 +321,30 @@ fn numbers_at_their_ends() {
     let next_segment =
         |number: u32| move |slot: &mut [u8]| slot[104..108].copy_from_slice(&number.to_le_bytes());
     let next_seq = |seq: u64| move |slot: &mut [u8]| slot[96..104].copy_from_slice(&seq.to_le_bytes());
-    let mut operations = 0;
+    let (mut operations, mut back) = (0, 0);
+    let mut add = |(operations_here, back_here)| {
+        operations += operations_here;
+        back += back_here;
+    };
     for left in [0, 1, 2, 10, 100] {
-        operations += use_from(next_segment(SEGMENT_ID_MAX - left));
-        operations += use_from(next_seq(SEQ_MAX - u64::from(left) * 10));
+        add(use_from(next_segment(SEGMENT_ID_MAX - left)));
+        add(use_from(next_seq(SEQ_MAX - u64::from(left) * 10)));
     }
-    operations += use_from(next_segment(SEGMENT_ID_MAX + 1));
-    operations += use_from(next_segment(u32::MAX));
-    operations += use_from(next_seq(u64::MAX));
-    figure(48, &format!("segment ids to 2^30 - 1 and seqs to 2^63: {operations} operations, 0 wrong"));
+    add(use_from(next_segment(SEGMENT_ID_MAX + 1)));
+    add(use_from(next_segment(u32::MAX)));
+    add(use_from(next_seq(u64::MAX)));
+    assert!(back > 0, "no value outlived a restart");
+    figure(
+        48,
+        &format!(
+            "segment ids to 2^30 - 1 and seqs to 2^63: {operations} operations, 0 wrong, {back} values read from disk"
+        ),
+    );
 }
 
-/// Uses a cache whose STATE has been edited, over closes and kills, beside a model.
-fn use_from(edit: impl Fn(&mut [u8])) -> u64 {
+/// Uses a cache whose STATE has been edited, over closes and kills, beside a model. The operations, and how many
+/// values were read from disk.
+fn use_from(edit: impl Fn(&mut [u8])) -> (u64, u64) {
     let mut disk = MemoryDisk::new();
     let small = |disk: &MemoryDisk| builder(disk.clone()).ram(MIB).disk(256 * KIB).open().unwrap();
     small(&disk).close().unwrap();
@@ -313,9 +353,11 @@ fn use_from(edit: impl Fn(&mut [u8])) -> u64 {
     let mut random = Random::new(from_env("EMBERCACHE_SEED", 48));
     let mut versions: HashMap<u64, u64> = HashMap::new();
     let operations = cases(400);
+    let mut back = 0;
     for operation in 1..=operations {
         let key = random.below(64);
-        match random.below(40) {
+        let choice = random.below(40);
+        match choice {
             0..25 => {
                 cache.insert(key, value(key, operation, 3_000)).unwrap();
                 versions.insert(key, operation);
@@ -326,19 +368,22 @@ fn use_from(edit: impl Fn(&mut [u8])) -> u64 {
             }
             35..38 => drop(cache.flush()),
             38 => {
+                back += cache.stats().disk_hits;
                 disk = disk.after_kill();
                 cache = small(&disk);
             }
             _ => {
+                back += cache.stats().disk_hits;
                 drop(cache.close());
                 cache = small(&disk);
             }
         }
         let found = cache.get(&key).map(|bytes| version(key, &bytes));
         assert!(found.is_none() || found == versions.get(&key).copied(), "{operation}: {key} has {found:?}");
+        assert!(found.is_some() || choice >= 25, "{operation}: {key} is lost at once");
     }
     cache.check();
-    operations
+    (operations, back + cache.stats().disk_hits)
 }
 
 /// Changes the newer slot, and makes its check right again.
