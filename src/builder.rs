@@ -14,8 +14,9 @@ use crate::{
 
 /// Opens a [`Cache`]. Made by [`Cache::builder`] or [`Cache::in_memory`].
 ///
-/// Every option has a default; its limits are checked by [`open`](Builder::open). What concerns the
-/// disk means nothing in RAM alone.
+/// Every option has a default. Its limits are checked by [`open`](Builder::open), not by its method. Options of
+/// the disk tier have no effect in RAM alone. All may differ each time that a directory is opened; where that costs
+/// something, the option says so.
 ///
 /// # Examples
 ///
@@ -70,7 +71,10 @@ impl<K: Key, V: Value> Builder<K, V> {
     }
 
     /// The RAM tier's budget as a number of entries, whatever their size, in place of bytes. From 1 to
-    /// 2^31. The index of the disk tier and write buffers (at most 1 MiB) come on top.
+    /// 2^31. The index of the disk tier and a write buffer (at most 1 MiB) come on top. How many bytes that is
+    /// depends on the entries alone: where they may be large, use [`ram`](Builder::ram).
+    ///
+    /// Of this and `ram`, the one that is called last counts.
     ///
     /// # Examples
     ///
@@ -90,9 +94,10 @@ impl<K: Key, V: Value> Builder<K, V> {
         self
     }
 
-    /// The number of stripes, each with a lock of its own: a power of two up to 1,024. By default
-    /// 16 for each core, at most one for each MiB (or for 256 entries) of the RAM budget; or one for
-    /// each 32 MiB of disk, if those are more, at most one for each 4 MiB (1,024 entries) of RAM.
+    /// The number of stripes, each with a lock of its own: a power of two up to 1,024. Few programs need
+    /// to set it. By default there are 16 for each core, but at most one for each MiB (or for each 256 entries) of
+    /// the RAM budget; or one for each 32 MiB of disk if that is more, but at most one for each 4 MiB (1,024 entries)
+    /// of RAM.
     ///
     /// After a clean close a stripe's part of the index is read when the stripe is first used, and on
     /// a large disk more stripes make that a shorter wait: some 4 ms for 156,000 entries.
@@ -113,14 +118,16 @@ impl<K: Key, V: Value> Builder<K, V> {
         self
     }
 
-    /// How long an entry lives after its insert, unless `insert_with_ttl` says otherwise. Without
-    /// it, for ever.
+    /// How long an entry lives after its insert, unless [`insert_with_ttl`](Cache::insert_with_ttl) says otherwise.
+    /// By default for ever, until it is evicted.
     ///
-    /// An entry may expire up to 20 ms early, once it is on disk up to a second; it is never seen late,
-    /// nor after a restart, whatever is done to the wall clock. Only how long a machine was off must the wall clock
-    /// say: set back meanwhile, it lets entries live as much longer. A time that ends later than 2^32 × 20 ms (two
-    /// years and eight months) after the cache was opened ends then; reopen it by then, for entries with a time that are
-    /// stored later are not found.
+    /// An entry may expire up to 20 ms early, or once it is on disk up to a second. It is never seen late,
+    /// nor after a restart, whatever is done to the wall clock while the machine runs. Only how long a machine was
+    /// off has to be learnt from the wall clock: if that was set back meanwhile, entries live longer by as much.
+    ///
+    /// A life that would end more than 2^32 × 20 ms (two years and eight months) after the cache was opened ends
+    /// then. A cache that uses times to live has to be reopened before that: entries that are stored with one later
+    /// are not found.
     ///
     /// # Examples
     ///
@@ -141,10 +148,10 @@ impl<K: Key, V: Value> Builder<K, V> {
         self
     }
 
-    /// How long an entry lives without a hit. Without it, for ever. A copy on disk keeps the deadline it
-    /// had when it was written; with a time to live as well, the earlier of both.
+    /// How long an entry lives without a hit. By default for ever, until it is evicted. A copy on disk keeps the
+    /// deadline it had when it was written. With a time to live as well, the earlier of both counts.
     ///
-    /// A hit is noted once in a sixteenth of this time, so an entry may expire that much early.
+    /// A hit is noted at most once in a sixteenth of this time, so an entry may expire that much early.
     ///
     /// # Examples
     ///
@@ -165,9 +172,10 @@ impl<K: Key, V: Value> Builder<K, V> {
         self
     }
 
-    /// Counts the bytes of a key and value instead of [`Codec::heap_bytes`](crate::Codec::heap_bytes). The cache adds
-    /// what the entry itself takes, and its metadata. Called once for each insert and each hit on
-    /// disk that may come back into RAM, outside of locks. With a budget in entries it is not asked.
+    /// Says how many bytes a key and its value own on the heap, in place of
+    /// [`Codec::heap_bytes`](crate::Codec::heap_bytes). The cache adds what the entry itself takes, and its metadata.
+    /// It is called once for each insert and for each hit on disk that may come back into RAM, under no lock. With a
+    /// budget in entries it is not called.
     ///
     /// # Examples
     ///
@@ -188,13 +196,14 @@ impl<K: Key, V: Value> Builder<K, V> {
 
     /// Opens the cache, and with a directory starts the one background thread.
     ///
-    /// Warm after a clean close; after a crash of the process as the durability says; how it came up
-    /// stands in [`Stats::recovery`](crate::Stats::recovery). After a clean close the first look-up may
-    /// come at once, whatever the number of entries. After a crash the footer of every segment, about
+    /// It opens warm, with what was on disk, after a clean close, and after any other end that the
+    /// [`Durability`](crate::Durability) of the last run survives; otherwise cold, that is, empty.
+    /// [`Stats::recovery`](crate::Stats::recovery) says which it was, and why. After a clean close the first
+    /// look-up can come at once, whatever the number of entries. After a crash the footer of every segment, about
     /// 2 % of the log, is read first.
     ///
-    /// The directory is made if it is not there, for its owner alone (0700), and so are its parents,
-    /// with the usual rights. No file in it that is not the cache's own is ever touched.
+    /// The directory is created if it is not there, for its owner alone (0700), and so are its parents, with the
+    /// usual rights. Only files that are the cache's own are ever touched.
     ///
     /// # Errors
     ///

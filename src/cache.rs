@@ -19,7 +19,14 @@ use crate::{
 /// A cache in two tiers, RAM and disk, or in RAM alone.
 ///
 /// It may forget; it never lies: a look-up returns the last value stored under the key, or
-/// nothing. A clone is another handle to the same cache; the last handle's drop closes it.
+/// nothing. See the [crate's documentation](crate) for what that covers.
+///
+/// This is a handle: a clone is another one to the same cache, at the cost of two reference counts, and all
+/// can be used by any number of threads at a time. When the last is dropped, the cache closes as by
+/// [`close`](Cache::close).
+///
+/// A process that was forked from the one that opened a cache with a directory cannot use it: its look-ups
+/// find nothing, and its changes return [`Error::Forked`].
 ///
 /// # Examples
 ///
@@ -47,7 +54,7 @@ pub struct Cache<K: Key, V: Value> {
 
 /// Opening and closing.
 impl<K: Key, V: Value> Cache<K, V> {
-    /// Builds a cache over a directory of its own, which is created if it is not there.
+    /// Starts to build a cache over a directory of its own, which [`Builder::open`] creates if it is not there.
     ///
     /// # Examples
     ///
@@ -65,7 +72,7 @@ impl<K: Key, V: Value> Cache<K, V> {
         Builder::new(Some(dir.into()))
     }
 
-    /// Builds a cache in RAM alone.
+    /// Starts to build a cache in RAM alone. Nothing of it outlives the last handle.
     ///
     /// # Examples
     ///
@@ -87,12 +94,16 @@ impl<K: Key, V: Value> Cache<K, V> {
         Ok(Cache { tiers: engine.tiers(), engine: Arc::new(engine) })
     }
 
-    /// Copies every entry that is only in RAM to disk, whatever admission would say, and waits
-    /// until that is written. In RAM alone, or opened for reading only, it does nothing.
+    /// Copies every entry that is only in RAM to disk, whether or not admission would, and waits until that
+    /// is written; with [`Durability::PowerLoss`](crate::Durability::PowerLoss) until it is synced, too. In RAM
+    /// alone, or opened for reading only, it does nothing.
     ///
-    /// What was stored before the call survives the end of the process or the machine, as the durability
-    /// says, until it is overwritten or reclaimed. Entries too large for the log, refused by the user's
-    /// filter or about to expire are not copied.
+    /// What was stored before the call then survives what the cache's [`Durability`](crate::Durability) names, until
+    /// it is overwritten, removed or reclaimed. Not copied are entries that are too large for the log, that
+    /// [`Builder::disk_filter`] refuses, that cannot be encoded or that are about to expire: they are counted in
+    /// [`Stats::too_large`] and [`Stats::unspillable`], and are no error.
+    ///
+    /// Other threads can use the cache meanwhile. It takes as long as the disk needs for all of RAM at worst.
     ///
     /// # Errors
     ///
@@ -120,10 +131,14 @@ impl<K: Key, V: Value> Cache<K, V> {
         self.engine.flush()
     }
 
-    /// Closes the cache for every handle: copies what is only in RAM to disk, as long as the
-    /// builder's `close_deadline` allows, and writes the snapshot that the next open starts from.
-    /// Afterwards look-ups find nothing and changes return [`Error::Closed`]. The last handle's
-    /// drop does the same, without the result. A second close does nothing.
+    /// Closes the cache for every handle: copies what is only in RAM to disk, for as long as
+    /// [`Builder::close_deadline`] allows, writes the snapshot that the next open starts from, and syncs it all.
+    /// From then on look-ups find nothing and changes return [`Error::Closed`]. Once it has returned, another
+    /// cache can open the directory.
+    ///
+    /// Dropping the last handle does the same, but what goes wrong is only logged. A second close waits for the
+    /// first and does nothing. Called by code that the cache's own thread runs, it returns at once, and the thread
+    /// closes the cache as soon as it can.
     ///
     /// # Errors
     ///
@@ -157,8 +172,8 @@ impl<K: Key, V: Value> Cache<K, V> {
 
 /// Figures.
 impl<K: Key, V: Value> Cache<K, V> {
-    /// What the cache has done and holds. Takes each stripe's lock in turn, so the figures are not
-    /// of one moment.
+    /// What the cache has done since it was opened, and what it holds now. Takes each stripe's lock in turn, so the
+    /// figures are not of one moment; right after an open it waits until the index has been read.
     ///
     /// # Examples
     ///
@@ -178,8 +193,9 @@ impl<K: Key, V: Value> Cache<K, V> {
         Stats::of(&self.tiers, self.engine.recovery())
     }
 
-    /// The number of entries, each counted once whichever tiers it is in. What has expired counts
-    /// until it is swept. Takes each stripe's lock in turn.
+    /// The number of entries, each counted once, whether it is in RAM, on disk or in both. An expired entry
+    /// counts until it is swept out. Takes each stripe's lock in turn; right after an open it waits until the
+    /// index has been read.
     ///
     /// # Examples
     ///
@@ -198,7 +214,7 @@ impl<K: Key, V: Value> Cache<K, V> {
         len
     }
 
-    /// Whether there is no entry; at the cost of [`len`](Cache::len).
+    /// Whether there is no entry, at the cost of [`len`](Cache::len).
     ///
     /// # Examples
     ///
@@ -231,7 +247,8 @@ impl<K: Key, V: Value> Cache<K, V> {
         self.tiers.ram_used()
     }
 
-    /// The bytes that segments take on disk, as the files' lengths say; 0 in RAM alone.
+    /// The bytes that segments take on disk, by the lengths of their files; 0 in RAM alone. See
+    /// [`Builder::disk`] for what comes on top.
     ///
     /// # Examples
     ///

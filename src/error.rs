@@ -6,8 +6,8 @@ use crate::codec::CodecError;
 
 /// Why a cache could not be opened, or an operation that changes it could not be done.
 ///
-/// Look-ups never return an error: whatever keeps them from a value is a miss and a counter in
-/// [`Stats`](crate::Stats).
+/// Look-ups never return an error: whatever keeps them from a value is a miss, and is counted in
+/// [`Stats`](crate::Stats). So is a value that is lost on its way to disk, which is no error either.
 ///
 /// # Examples
 ///
@@ -34,7 +34,8 @@ pub enum Error {
         /// The directory.
         dir: PathBuf,
     },
-    /// The directory cannot be used: not a directory, a link or another user's, or open to others' writes.
+    /// The directory cannot be used: it is not a directory, it is a link, it is another user's, or others may write
+    /// to it.
     #[error("{} cannot be used: {reason}", path.display())]
     Unusable {
         /// The directory or the file in it.
@@ -75,16 +76,17 @@ pub enum Error {
         /// The limits, as documented at the builder's method.
         allowed: String,
     },
-    /// It cannot be done here: a [`flush`](crate::Cache::flush) or [`clear`](crate::Cache::clear) by code that the
-    /// cache's own thread runs (a codec, a filter, a drop), or a segment after the 2^30th of a directory.
+    /// This cannot be done: a [`flush`](crate::Cache::flush) or [`clear`](crate::Cache::clear) by code that the
+    /// cache's own thread runs (a codec, a filter, a drop), which would wait for itself; or another segment in a
+    /// directory that has had 2^30 of them.
     #[error("{what} is not supported")]
     Unsupported {
         /// What was asked for.
         what: &'static str,
     },
-    /// The key or entry is larger than the cache takes: the encoded key than 65,535 bytes, or the entry
-    /// than half of the RAM budget without its write buffers. Whatever stood under the key is gone,
-    /// unless it was a load that brought this: a load replaces nothing.
+    /// The key or entry is larger than the cache takes: an encoded key has at most 65,535 bytes, an entry at most
+    /// half of the RAM budget without its write buffers. Whatever stood under the key is gone, unless this came
+    /// from a load or a lease: these replace nothing.
     #[error("the {what} has {found} bytes, the limit is {limit}")]
     TooLarge {
         /// `"key"` or `"entry"`.
@@ -94,13 +96,13 @@ pub enum Error {
         /// The limit in bytes.
         limit: u64,
     },
-    /// A key could not be encoded. A value that cannot be is no error: it never reaches the disk, and
-    /// counts as [`Stats::unspillable`](crate::Stats::unspillable) there.
+    /// A key could not be encoded. A value that cannot be encoded is no error: it never reaches the disk, and is
+    /// counted in [`Stats::unspillable`](crate::Stats::unspillable).
     #[error("encoding failed")]
     Codec(#[from] CodecError),
     /// The change took effect in this process, but it could neither be recorded on disk nor the
-    /// old copy be made unreadable: after a crash the old value might be seen. Every later change
-    /// returns this too until the disk accepts the record.
+    /// old copy be made unreadable: after a crash the old value might be seen. Every later change tries again to
+    /// make that good, and returns this, too, until the disk accepts it.
     #[error("an invalidation could not be made durable in {}", dir.display())]
     NotDurable {
         /// The directory.
@@ -108,7 +110,7 @@ pub enum Error {
         /// What the disk answered.
         source: io::Error,
     },
-    /// The disk refused. The RAM tier goes on.
+    /// The disk refused something, or at an open the system did. A cache that is open goes on in RAM.
     #[error("{action} {}", path.display())]
     Io {
         /// What was being done.
@@ -121,12 +123,12 @@ pub enum Error {
     /// The cache was closed.
     #[error("the cache is closed")]
     Closed,
-    /// The cache was opened by [`Builder::read_only`](crate::Builder::read_only), and is not changed. Nothing
+    /// The cache was opened by [`Builder::read_only`](crate::Builder::read_only), so it cannot be changed. Nothing
     /// was done.
     #[error("the cache was opened for reading only")]
     ReadOnly,
-    /// This process is a fork of the one that opened the cache. Its look-ups find nothing; it may open
-    /// caches of its own, in other directories.
+    /// This process is a fork of the one that opened the cache. Nothing was done. Its look-ups find nothing; it
+    /// may open caches of its own, in other directories.
     #[error("the cache was opened by the process that this one was forked from")]
     Forked,
 }

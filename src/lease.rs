@@ -18,15 +18,17 @@ use crate::{
 
 /// Loads.
 impl<K: Key, V: Value> Cache<K, V> {
-    /// The value stored under `key`, or else what `load` returns, which is stored.
+    /// The value stored under `key`, or else what `load` returns, which is stored as by
+    /// [`insert`](Cache::insert) and at its cost.
     ///
-    /// However many threads ask for the key at the same time, one of them loads and the others
-    /// wait for it. Should the key be inserted, removed or cleared while it loads, those who had
-    /// asked before get what was loaded, and it is not stored. Should `load` panic, the next one
-    /// that waits runs its own. `load` must not ask for the same key, or it waits for itself.
+    /// However many threads ask for the key at the same time, one of them loads and the others wait for
+    /// it. If the key is inserted, removed or cleared meanwhile, those who had asked before get what was loaded,
+    /// and it is not stored. If `load` panics, the next thread that waits runs its own. `load` must not ask for
+    /// the same key: it would wait for itself.
     ///
-    /// A value that cannot be stored is returned all the same: where it is too large, its key cannot be
-    /// encoded, or the cache is closed, opened for reading only or another process's, of which this is a fork.
+    /// A value that cannot be stored is returned all the same: because it is too large, because its key cannot
+    /// be encoded, or because the cache is closed, was opened for reading only or belongs to the process that
+    /// this one was forked from.
     ///
     /// # Examples
     ///
@@ -47,12 +49,12 @@ impl<K: Key, V: Value> Cache<K, V> {
         value
     }
 
-    /// As [`get_or_insert_with`](Cache::get_or_insert_with), with a `load` that may fail: then nothing is stored, its
-    /// caller gets the error, and the next one that waits runs its own.
+    /// As [`get_or_insert_with`](Cache::get_or_insert_with), with a `load` that may fail. Then nothing is stored, its
+    /// caller gets the error, and the next thread that waits runs its own.
     ///
     /// # Errors
     ///
-    /// What `load` returned.
+    /// What `load` returned. Nothing else: a value that cannot be stored is no error here.
     ///
     /// # Examples
     ///
@@ -99,10 +101,11 @@ impl<K: Key, V: Value> Cache<K, V> {
     }
 
     /// Takes a lease on `key`, for a load by hand: take it, load, [`fill`](Lease::fill). Unlike an insert, the fill
-    /// does nothing if the key was inserted, removed or cleared since the lease was taken; so what
+    /// does nothing if the key was inserted, removed or cleared after the lease was taken; so what
     /// was loaded before an update of the database never replaces what came after it.
     ///
-    /// Leases know nothing of each other: of two, the one that is filled last stays, until the key is invalidated.
+    /// It does not look the key up, costs one short lock, and keeps nobody else from loading the same key. Leases
+    /// know nothing of each other: of two, the one that is filled last stays, until the key is invalidated.
     ///
     /// # Errors
     ///
@@ -185,13 +188,13 @@ struct Home {
 /// The right to store what is being loaded for a key, as long as nothing invalidates it. Taken by
 /// [`Cache::lease`].
 ///
-/// The oldest lie of a cache beside a database: a reader misses and loads the old value, a writer
-/// updates the database and invalidates the key, and then the reader stores the old value, which
-/// stays. An insert, a remove or a clear kills the key's leases, and a dead lease stores nothing.
-/// Dropped unfilled, it stores nothing either.
+/// It is there to prevent the oldest lie of a cache beside a database: a reader misses and loads the old
+/// value, a writer updates the database and invalidates the key, and then the reader stores the old value,
+/// which stays. An insert, a remove or a clear kills the key's leases, and a dead lease stores nothing. One
+/// that is dropped unfilled stores nothing either.
 ///
-/// It holds no lock, keeps nobody waiting and does not end with time. It is a handle to the cache:
-/// as long as it lives, dropping the others does not close the cache.
+/// It holds no lock, keeps nobody waiting, never times out, and can be sent to another thread or held across
+/// an `.await`. It is a handle to the cache: as long as it lives, dropping the others does not close the cache.
 ///
 /// # Examples
 ///
@@ -219,8 +222,8 @@ impl<K: Key, V: Value> Lease<K, V> {
         Lease { cache, hash, key: Some(key), id }
     }
 
-    /// Stores the loaded value; `false`, and nothing stored, if the key was invalidated since the
-    /// lease was taken. Costs what [`Cache::insert`] does.
+    /// Stores the loaded value, unless the key was invalidated after the lease was taken: then nothing is stored,
+    /// and the answer is `false`. Costs what [`Cache::insert`] does.
     ///
     /// # Errors
     ///
@@ -241,7 +244,7 @@ impl<K: Key, V: Value> Lease<K, V> {
         self.store(value, None)
     }
 
-    /// As [`fill`](Lease::fill), for `ttl` in place of the default time to live.
+    /// As [`fill`](Lease::fill), with `ttl` in place of the default time to live.
     ///
     /// # Errors
     ///

@@ -1,7 +1,7 @@
 //! An embedded, persistent, two-tier cache: RAM in front of a memory-mapped log.
 //!
 //! It stands between a service and its database (cache-aside, read-through), answers in
-//! microseconds, and is still warm after a restart, also after a SIGKILL.
+//! microseconds, and is still warm after a restart, even after a SIGKILL.
 //!
 //! # The promise
 //!
@@ -9,18 +9,16 @@
 //! or nothing.
 //!
 //! - No look-up returns a value whose overwrite, removal, clear or expiry was acknowledged before
-//!   that look-up began: under concurrency, with full queues, failed writes, after a close, after
-//!   a SIGKILL or a loss of power, over any number of reopens.
-//!   (Not if somebody puts a directory back as it was once closed, from a backup say: that cannot be told.)
+//!   that look-up began: under concurrency, with full queues, with failed writes, after a close, a
+//!   SIGKILL or a loss of power, over any number of reopens. The one exception cannot be detected: a
+//!   directory that was closed, copied, and put back later, from a backup say.
 //! - No look-up returns bytes that differ from what was stored.
-//! - Trouble with the disk never stops the RAM tier. Look-ups answer it with a miss and a counter.
-//!   Changes return a `Result`; if an invalidation can neither be recorded nor the old copy be
-//!   made unreadable, they return [`Error::NotDurable`].
+//! - Trouble with the disk never stops the RAM tier. A look-up that meets it is a miss, and is counted.
+//!   A change returns a `Result`; if its invalidation can neither be recorded nor the old copy be
+//!   made unreadable, that is [`Error::NotDurable`].
 //!
-//! What is still there after which end of a process is the [`Durability`]'s matter.
-//!
-//! What goes wrong in the background is told by `tracing`, at times under a lock: a subscriber must not use
-//! the cache itself.
+//! How much of everything else survives a crash, a reboot or a loss of power is for you to choose: see
+//! [`Durability`].
 //!
 //! # Examples
 //!
@@ -41,11 +39,31 @@
 //! # Ok(()) }
 //! ```
 //!
+//! # Where to look
+//!
+//! - [`Cache::builder`] opens a cache over a directory, [`Cache::in_memory`] one in RAM alone; every option is
+//!   a method of [`Builder`].
+//! - [`Cache::get_or_insert_with`] and [`Cache::try_get_or_insert_with`] load what is missing, once for all who
+//!   ask; [`Cache::lease`] is for loads of another shape, in async code for instance.
+//! - [`Cache::remove`] and [`Cache::insert`] invalidate. Call them after the database has accepted a change.
+//! - [`Codec`] lists the types that can be keys and values, and shows how to add yours.
+//! - [`Stats`] says what the cache does; its `Display` is made for a person.
+//!
+//! # Threads
+//!
+//! A [`Cache`] is a handle that is cheap to clone and can be shared between threads. A hit in RAM takes no
+//! lock, nor does a miss in RAM alone. Everything else takes a short lock on one part of the keys, and lets go of
+//! it before it reads a value from disk. Only where a method says so does it wait for the disk to write or sync. A cache with a directory has
+//! one background thread, which does the writing. There is no async runtime involved.
+//!
+//! What goes wrong in the background is reported as `tracing` events, some of them under a lock: a subscriber
+//! must not use the cache itself.
+//!
 //! # Features
 //!
 //! - `bincode` (default): serde types as keys and values, by [`bincode_codec!`] or [`Bincode`].
 //! - `bytes` (default): `bytes::Bytes` as a key or value.
-//! - `postcard`: serde types by postcard.
+//! - `postcard`: serde types as keys and values, by `postcard_codec!` or `Postcard`.
 
 mod bell;
 mod budget;

@@ -30,8 +30,8 @@ pub const GIB: u64 = 1 << 30;
 /// What survives when the process or the machine stops without a clean close.
 ///
 /// Whatever the mode, a value that was overwritten, removed, cleared or had expired never comes
-/// back. The mode only says how much of the rest does. After a clean close everything is there in
-/// every mode, also after a reboot; only a change from `Clean` to another mode starts cold.
+/// back. The mode only says how much of the rest does. After a clean close everything that is on disk is there in
+/// every mode, even after a reboot; only a change from `Clean` to another mode starts cold.
 ///
 /// # Examples
 ///
@@ -51,26 +51,29 @@ pub const GIB: u64 = 1 << 30;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Durability {
-    /// Only a clean close keeps the cache. Any other end starts the next one cold. Invalidations
-    /// cost nothing.
+    /// Only a clean close keeps the cache; after any other end the next start is cold. Invalidations
+    /// cost nothing on disk.
     Clean,
     /// The cache also survives the death of the process (a crash, SIGKILL, the OOM killer) as long
-    /// as the machine did not reboot. An invalidation of an entry that has a copy on disk costs one
-    /// write of 32 bytes to the page cache.
+    /// as the machine does not reboot. An invalidation of an entry that has a copy on disk costs one
+    /// write of 32 bytes to the page cache. Nothing waits for a sync.
     #[default]
     ProcessCrash,
-    /// The cache also survives the loss of power, and whatever else ends the machine without a warning,
-    /// if the disk keeps what it has said that it keeps.
+    /// The cache also survives a loss of power, and whatever else stops the machine without warning,
+    /// provided that the disk keeps what it reports as synced.
     ///
     /// An invalidation of an entry that has a copy on disk waits until its record is durable: for one
-    /// sync of the disk, some hundred microseconds to some ten milliseconds, that all operations share
-    /// which wait at that moment. Until then any change of a key in the same stripe waits with it. Other threads may see the new value, or none, before. Entries survive
-    /// once a [`flush`](crate::Cache::flush) that began later has returned, or a second or so after they
-    /// were copied. Each segment costs three more syncs, which nobody waits for unless the log is behind.
+    /// sync of the disk, some hundred microseconds to some ten milliseconds, which all operations that wait at
+    /// that moment share. Until then, any other change of a key in the same stripe waits with it. Other threads
+    /// may see the new value, or none, before that.
     ///
-    /// If the disk fails a sync, that is not tried again, since a second one may succeed without a cause:
-    /// a segment is given up with its entries, and after a failed sync of the journal or of the directory
-    /// the next start is cold.
+    /// Entries survive once a [`flush`](crate::Cache::flush) that began after they were stored has returned, or a
+    /// second or so after they were copied to disk. Each segment costs three more syncs, which nobody waits for
+    /// unless the log is behind.
+    ///
+    /// A sync that fails is not tried again, because a second one may succeed although nothing was written: a
+    /// segment is given up with its entries, and after a failed sync of the journal or of the directory the next
+    /// start is cold.
     PowerLoss,
 }
 
@@ -93,13 +96,13 @@ pub enum Durability {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ReadMode {
-    /// Through a memory map: the fastest. For local file systems: where another process cuts a file
-    /// short or the device disappears, a map answers with SIGBUS.
+    /// Through a memory map, which is fastest. For local file systems: if another process cuts a file
+    /// short or the device disappears, the process that reads the map gets a SIGBUS.
     #[default]
     Map,
-    /// By system calls, which answer trouble with an error, and the cache with a miss. For network
-    /// and FUSE file systems. A quarter of the file descriptors that the process may have stay open at most; where there
-    /// are more segments than that, some reads open a file first.
+    /// By system calls, which report trouble as an error that the cache turns into a miss. For network
+    /// and FUSE file systems. At most a quarter of the file descriptors that the process may have are kept open;
+    /// with more segments than that, some reads open a file first.
     Strict,
 }
 
@@ -122,15 +125,15 @@ pub enum ReadMode {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum OnMismatch {
-    /// Forget what it holds and start cold.
+    /// Forget what it holds and start cold ([`Start::Mismatch`](crate::Start::Mismatch)).
     #[default]
     ColdStart,
     /// Return [`Error::Mismatch`](crate::Error::Mismatch) and touch nothing.
     Refuse,
 }
 
-/// What an insert does when entries leave RAM faster than the disk takes them: when more than an
-/// eighth of the RAM budget, at most 16 MiB, waits to be written.
+/// What an insert does when entries leave RAM faster than the disk takes them, that is, when more than an
+/// eighth of the RAM budget (at most 16 MiB) waits to be written.
 ///
 /// # Examples
 ///
@@ -150,18 +153,20 @@ pub enum OnMismatch {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Overload {
-    /// It waits until the disk has caught up. Nothing is lost while the disk works; a disk that
-    /// fails does not make it wait.
+    /// It waits until the disk has caught up, and from half of that amount on may hold back for up to 10 µs at a
+    /// time, so that it seldom comes to that. Nothing is lost while the disk works; a disk that fails makes nobody
+    /// wait.
     #[default]
     Wait,
-    /// It does not wait: what would have to be waited for is forgotten and counted.
+    /// It does not wait: entries that would have to wait are forgotten, and counted in
+    /// [`Stats::shed`](crate::Stats::shed).
     Shed,
 }
 
 /// When an entry that stays in RAM is copied to the log, so that a crash does not lose it. The
-/// hottest entries never leave RAM: without it, a crash would lose just these.
+/// hottest entries never leave RAM, so without such copies a crash would lose just these.
 ///
-/// The background thread copies; no insert waits for it, only [`flush`](crate::Cache::flush) does.
+/// The background thread makes the copies; no insert waits for them.
 ///
 /// # Examples
 ///
@@ -176,12 +181,12 @@ pub enum Overload {
 pub enum WriteBehind {
     /// Once it has been hit and has had no copy for about this long: half of it at the earliest, all of
     /// it at the latest if the disk keeps up. At least 10 ms. A key that is overwritten again and
-    /// again costs at most one copy in the interval.
+    /// again is copied at most once in this time.
     After(Duration),
-    /// Only when it leaves RAM, at `flush` and at `close`.
+    /// Only when it leaves RAM, at [`flush`](crate::Cache::flush) and at [`close`](crate::Cache::close).
     Never,
-    /// Every entry, from its insert on. What was inserted in the last moments before a crash, and
-    /// not flushed, may still be lost.
+    /// At once, every entry. What was inserted in the last moments before a crash, and not flushed, may still
+    /// be lost.
     Through,
 }
 
@@ -194,9 +199,10 @@ impl Default for WriteBehind {
 
 /// Which of the entries that RAM evicts are written to the log.
 ///
-/// Most keys of most workloads are asked for once. To write them all wears the disk and pushes out
-/// entries that would be asked for again; so by default an entry has to show that it is worth a
-/// write. `flush`, `close` and write-behind do not ask: they copy what is in RAM.
+/// Most keys of most workloads are asked for once. Writing them all wears the disk and pushes out
+/// entries that would be asked for again, so by default an entry has to show that it is worth a
+/// write. What is kept off the disk is counted in [`Stats::refused`](crate::Stats::refused). This does not
+/// concern `flush`, `close` and write-behind, which copy what is in RAM.
 ///
 /// # Examples
 ///
@@ -217,12 +223,12 @@ impl Default for WriteBehind {
 #[non_exhaustive]
 pub enum Admission {
     /// Write an entry that was hit in RAM, that came from the log, or that was refused not long
-    /// ago and is back; and one in ten of the rest, so that a workload that nobody foresaw gets
+    /// ago and is back; and one in ten of the rest, so that an unforeseen workload gets
     /// its chance. Until the log has been filled once, everything is written.
     #[default]
     Duet,
     /// Write everything: for a log so large that it forgets nothing of worth, or for data that is
-    /// very dear to load.
+    /// very expensive to load.
     All,
     /// As [`Duet`](Admission::Duet), without the one in ten: the fewest writes, for disks that wear.
     Frugal,

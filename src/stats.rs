@@ -13,8 +13,8 @@ use crate::{
 /// What the cache has done since it was opened, and what it holds now. By [`Cache::stats`](crate::Cache::stats).
 ///
 /// Counters start at 0 at each `open`. Entries that were lost are counted by cause: `refused`, `shed`,
-/// `too_large`, `unspillable`, `write_failures`, `read_failures`, `reclaimed`. Its `Display` is a table
-/// for a person to read.
+/// `too_large`, `unspillable`, `write_failures`, `read_failures`, `reclaimed`; in RAM alone all that are evicted are
+/// lost. Its `Display` is a table for a person to read.
 ///
 /// # Examples
 ///
@@ -31,41 +31,42 @@ use crate::{
 #[derive(Clone, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub struct Stats {
-    /// Look-ups answered from RAM.
+    /// Look-ups answered from RAM. `peek` and `contains_key` count neither as hits nor as misses.
     pub ram_hits: u64,
     /// Look-ups answered from disk.
     pub disk_hits: u64,
-    /// Look-ups not answered.
+    /// Look-ups that found nothing.
     pub misses: u64,
-    /// Values stored.
+    /// Values stored, by inserts, loads and leases.
     pub inserts: u64,
     /// Entries removed by `remove`.
     pub removes: u64,
-    /// Loads run by `get_or_insert_with` and its kin, leases not among them.
+    /// Loads run by `get_or_insert_with` and `try_get_or_insert_with`; those of leases do not count.
     pub loads: u64,
-    /// Loaded values not stored, a lease's among them, since an invalidation overtook the load.
+    /// Loaded values, those of leases included, that were not stored because an invalidation overtook the load.
     pub loads_overtaken: u64,
-    /// Entries that the policy put out of RAM.
+    /// Entries that the policy evicted from RAM.
     pub evictions: u64,
     /// Entries that the policy looked at and spared on its way to a victim.
     pub clock_steps: u64,
-    /// Evicted entries whose copy on disk was still good: nothing was written.
+    /// Evicted entries whose copy on disk was still good, so that nothing was written.
     pub clean_evictions: u64,
-    /// Evicted entries that admission kept off the disk, or whose disk is only read.
+    /// Evicted entries that admission kept off the disk, or that a cache opened for reading only evicted.
     pub refused: u64,
-    /// Entries dropped since they had expired.
+    /// Entries dropped because they had expired.
     pub expired: u64,
-    /// Evicted entries forgotten since the disk was behind and the cache does not wait.
+    /// Evicted entries forgotten because the disk was behind and the cache does not wait
+    /// ([`Overload::Shed`](crate::Overload::Shed)).
     pub shed: u64,
-    /// Copies to disk given up since the entry is too large for the log. Here and in the next two: an
+    /// Copies to disk given up because the entry is too large for the log. Here and in the next two: an
     /// entry that was leaving RAM is forgotten with its copy, one that stays may be tried again.
     pub too_large: u64,
-    /// Copies given up since the entry could not be encoded, the user's filter said no, or it was about
+    /// Copies given up because the entry could not be encoded, the user's filter said no, or it was about
     /// to expire.
     pub unspillable: u64,
-    /// Copies, or evicted entries, given up since the disk refused them.
+    /// Copies, or evicted entries, given up because the disk refused them.
     pub write_failures: u64,
-    /// Entries on disk forgotten since they could not be read back whole.
+    /// Entries on disk forgotten because they could not be read back whole.
     pub read_failures: u64,
     /// Entries on disk forgotten with the segment they lay in, to make room.
     pub reclaimed: u64,
@@ -77,11 +78,11 @@ pub struct Stats {
     pub reinsertions: u64,
     /// Records written to the invalidation journal.
     pub journal_records: u64,
-    /// Syncs of the journal before acknowledgements; with `Durability::PowerLoss` only. One is for all
+    /// Syncs of the journal before acknowledgements; with `Durability::PowerLoss` only. One serves all
     /// operations that wait at that moment, so there are fewer than `journal_records` where several
     /// threads change entries.
     pub journal_syncs: u64,
-    /// Bytes of records written.
+    /// Bytes of records written to segments.
     pub record_bytes_written: u64,
     /// Of these, bytes of records written again when their segment was reclaimed.
     pub reinserted_bytes_written: u64,
@@ -104,7 +105,7 @@ pub struct Stats {
     /// Bytes of RAM the index of the disk tier takes now; part of `ram_used` where that is in bytes.
     pub index_bytes: u64,
     /// How many bytes of the disk budget the index can name within its share of RAM, at the entries'
-    /// mean size so far. Less than the disk budget: the oldest entries leave before the disk is full.
+    /// mean size so far. Where this is less than the disk budget, the oldest entries leave before the disk is full.
     pub indexable_disk_bytes: u64,
     /// Bytes that the tables, slabs, rings and ghosts of the RAM tier have allocated now. In
     /// `ram_used`, where that is in bytes, each entry is charged a flat rate for its part of them.
@@ -116,7 +117,7 @@ pub struct Stats {
 }
 
 impl Stats {
-    /// Look-ups that were answered, of all, from 0 to 1; 0 before the first.
+    /// The share of look-ups that were answered, from 0 to 1; 0 before the first look-up.
     ///
     /// # Examples
     ///
@@ -136,9 +137,8 @@ impl Stats {
         ratio(hits, hits + self.misses)
     }
 
-    /// Bytes written to disk, of every kind, for each byte of a record that was not written
-    /// before; 0 before the first. Records written again at reclaim count:
-    /// see [`Builder::reinsertion`](crate::Builder::reinsertion).
+    /// Bytes of every kind that were written to disk, for each byte of a record that was new; 0 before the first.
+    /// Records that are written again at reclaim raise it: see [`Builder::reinsertion`](crate::Builder::reinsertion).
     ///
     /// # Examples
     ///
@@ -280,8 +280,8 @@ pub enum Start {
     Clean,
     /// Warm, after the end of a process that did not close it, or of the machine that it ran on.
     Recovered,
-    /// Cold: it was not closed, and the machine has rebooted since, or the directory is a copy, and
-    /// its durability does not outlive that.
+    /// Cold: the last run was not closed, and its durability does not cover what came after: the machine has
+    /// rebooted, or the directory is a copy.
     Unclean,
     /// Cold: the directory was written with other codecs or another schema version.
     Mismatch,
@@ -334,11 +334,11 @@ pub struct Recovery {
     pub entries: u64,
     /// Segments found on disk.
     pub segments: u64,
-    /// Records left out since they had been overwritten, removed or cleared.
+    /// Records left out because they had been overwritten, removed or cleared.
     pub invalidated: u64,
-    /// Records left out since they had expired.
+    /// Records left out because they had expired.
     pub expired: u64,
-    /// Segments put aside since their header could not be read.
+    /// Segments put aside because their header could not be read.
     pub quarantined: u64,
 }
 

@@ -10,14 +10,17 @@ use crate::{
     options::{Admission, Durability, OnMismatch, Overload, ReadMode, WriteBehind},
 };
 
-/// The disk tier. In RAM alone none of it means anything.
+/// The disk tier. In RAM alone, none of this has an effect.
 impl<K: Key, V: Value> Builder<K, V> {
     /// The most that the log's segments may take on disk, in bytes. Default 1 GiB; at least four
     /// segments and 256 KiB, at most 64 TiB.
     ///
-    /// To make room, the oldest segment is given up as a whole; what was read in it is written again.
-    /// The invalidation journal (in files of 1 MiB), the snapshot of the index and up to four damaged
-    /// segments put aside are not counted.
+    /// To make room, the oldest segment is given up as a whole; those of its entries that were read are written
+    /// again ([`reinsertion`](Builder::reinsertion)). Not counted are the invalidation journal (in files of 1 MiB),
+    /// the snapshot of the index, and up to four damaged segments that are put aside.
+    ///
+    /// A directory that was written under a larger budget is cut down to this one by the background thread, the
+    /// oldest segments first.
     ///
     /// # Examples
     ///
@@ -42,7 +45,7 @@ impl<K: Key, V: Value> Builder<K, V> {
     /// disk budget. An entry whose record is larger than a quarter of a segment never reaches the disk.
     ///
     /// By default about 1/256 of the disk budget, from 4 MiB to 128 MiB; below a disk budget of 64 MiB
-    /// about a sixteenth of it, at least 64 KiB. What is on disk may have been written with another size.
+    /// about a sixteenth of it, at least 64 KiB. Segments that were written with another size stay readable.
     ///
     /// # Examples
     ///
@@ -66,10 +69,11 @@ impl<K: Key, V: Value> Builder<K, V> {
     }
 
     /// How much of the RAM budget the index of the disk tier may take at most, in percent, from 1 to 90.
-    /// Default 50. Where the disk would hold more entries than that allows, the oldest leave earlier.
-    /// With a budget in entries there is no such bound.
+    /// Default 50. Where the disk could hold more entries than that allows, the oldest leave earlier, and
+    /// [`Stats::indexable_disk_bytes`](crate::Stats::indexable_disk_bytes) shows it. With a budget in entries there
+    /// is no such bound.
     ///
-    /// The index takes 18 to 24 bytes for an entry on disk.
+    /// The index takes 18 to 24 bytes for each entry on disk.
     ///
     /// # Examples
     ///
@@ -90,11 +94,11 @@ impl<K: Key, V: Value> Builder<K, V> {
     }
 
     /// How much of the oldest segment is written again at most when its place is needed, in percent of
-    /// its records, from 0 to 75. Default 75. What is written again are the entries that were read
-    /// since they were written; the others are forgotten with their segment.
+    /// its records, from 0 to 75. Default 75. It is the entries that were read since they were written that are
+    /// written again; the others are forgotten with their segment.
     ///
-    /// More of it is a higher hit ratio for more writes: 75 writes up to four bytes for each new one, 25
-    /// up to 1.33, and 0 none, so that the log is a FIFO.
+    /// A higher share gives a higher hit ratio for more writes: for each new byte, 75 writes up to four and 25 up to
+    /// 1.33. With 0 nothing is written twice, and the log is a FIFO.
     ///
     /// # Examples
     ///
@@ -135,7 +139,8 @@ impl<K: Key, V: Value> Builder<K, V> {
         self
     }
 
-    /// When entries that stay in RAM are copied to disk. Default [`WriteBehind::After`] 5 s; at least 10 ms.
+    /// When entries that stay in RAM are copied to disk, so that a crash does not lose them. Default
+    /// [`WriteBehind::After`] five seconds; at least 10 ms.
     ///
     /// # Examples
     ///
@@ -158,7 +163,8 @@ impl<K: Key, V: Value> Builder<K, V> {
         self
     }
 
-    /// How long `close` may spend on copying RAM to disk; what is left then is forgotten. Default 30 s.
+    /// How long [`close`](crate::Cache::close), or the last handle's drop, may spend on copying RAM to disk. What is
+    /// not copied by then is forgotten. Default 30 s; zero copies nothing.
     ///
     /// # Examples
     ///
@@ -204,8 +210,8 @@ impl<K: Key, V: Value> Builder<K, V> {
         self
     }
 
-    /// What survives a stop without a close, and what an invalidation costs for it. Default
-    /// [`Durability::ProcessCrash`].
+    /// What survives an end without a close, and what an invalidation costs for that. Default
+    /// [`Durability::ProcessCrash`]. A change from [`Durability::Clean`] to another mode starts cold.
     ///
     /// # Examples
     ///
@@ -249,14 +255,15 @@ impl<K: Key, V: Value> Builder<K, V> {
         self
     }
 
-    /// Opens what another cache has left, for look-ups alone: nothing in the directory is written, so it
-    /// may lie on a file system that is mounted for reading only. Any number of such caches may have it open
-    /// at the same time; one that would change it is [`Locked`](crate::Error::Locked) out, and they by it.
+    /// Opens what another cache has left, for look-ups alone. Nothing in the directory is written, so it
+    /// may lie on a file system that is mounted for reading only. Any number of such caches, in any processes, can
+    /// have it open at the same time. While one does, a cache that may write to it is refused with
+    /// [`Error::Locked`](crate::Error::Locked), and the other way round.
     ///
     /// Changes return [`Error::ReadOnly`](crate::Error::ReadOnly), and loads store nothing: what is there cannot
-    /// become stale. Hits on disk may come to RAM as usual. A directory whose entries cannot be believed (see
-    /// [`Start`](crate::Start)) opens as an empty cache. `disk`, `segment_size` and `durability` mean nothing here,
-    /// and the index takes what it needs of RAM, also beyond its share. [`open`](Builder::open) fails with
+    /// become stale. Hits on disk come to RAM as usual. A directory whose entries cannot be believed (see
+    /// [`Start`](crate::Start)) opens as an empty cache. `disk`, `segment_size` and `durability` have no effect,
+    /// and the index takes what it needs of RAM, even beyond its share. [`open`](Builder::open) fails with
     /// [`Error::Io`](crate::Error::Io) where there is no directory, and with
     /// [`Error::NotACache`](crate::Error::NotACache) where it is empty.
     ///
@@ -312,8 +319,9 @@ impl<K: Key, V: Value> Builder<K, V> {
         self
     }
 
-    /// A number of yours for the meaning of the encoded bytes. Raise it when a type changes: what
-    /// was written under another number is not read. Default 0.
+    /// A number of yours for what the encoded bytes mean. Change it whenever a key or value type or its
+    /// serialization changes: what was written under another number is not read
+    /// ([`on_mismatch`](Builder::on_mismatch)). Default 0.
     ///
     /// # Examples
     ///
@@ -333,8 +341,9 @@ impl<K: Key, V: Value> Builder<K, V> {
         self
     }
 
-    /// Keeps entries off the disk for which `may_spill` is false, for instance secrets. Called by the
-    /// background thread before an entry is encoded, outside of locks; a panic counts as false.
+    /// Keeps entries off the disk for which `may_spill` is false, for instance secrets. By default all may be
+    /// written. It is called by the background thread before an entry is encoded, under no lock; a panic counts as
+    /// false.
     ///
     /// # Examples
     ///

@@ -29,8 +29,9 @@ type Asked<'c, 'q, K, V, Q> = (&'q Q, Option<Home<'c, K, V>>);
 impl<K: Key, V: Value> Cache<K, V> {
     /// The value stored under `key`, cloned, or `None`.
     ///
-    /// From RAM without a lock; from disk it is read, verified and decoded, and comes back into RAM if there is
-    /// room or the policy wants it there. Trouble with the disk is a miss.
+    /// A value in RAM is found without a lock. One on disk is read, verified and decoded, and comes back into RAM
+    /// if there is room or the policy wants it there. What has expired is a miss, and so are a key that cannot be
+    /// encoded, a closed cache and trouble with the disk.
     ///
     /// # Examples
     ///
@@ -51,9 +52,10 @@ impl<K: Key, V: Value> Cache<K, V> {
         self.get_with(key, V::clone)
     }
 
-    /// Lends the value stored under `key` to `read`, which saves the clone. While `read` runs, memory
-    /// of entries that leave meanwhile is not freed, and once that is much, inserts wait a little for it each; so
-    /// it should not take long.
+    /// Lends the value stored under `key` to `read`, which saves the clone; otherwise as [`get`](Cache::get).
+    ///
+    /// No lock is held while `read` runs. But no memory of entries that leave the cache meanwhile is freed, and once
+    /// that is much, inserts wait a little for it, so it should not take long.
     ///
     /// # Examples
     ///
@@ -107,7 +109,8 @@ impl<K: Key, V: Value> Cache<K, V> {
 
     /// The values stored under several keys, each as by [`get`](Cache::get), in the order of the keys.
     ///
-    /// Faster than as many calls of `get`: the waits for memory of sixteen keys at a time overlap.
+    /// This is faster than as many calls of `get`, because the waits for memory of sixteen keys at a time
+    /// overlap. It is no snapshot: each key is looked up at a moment of its own.
     ///
     /// # Examples
     ///
@@ -179,8 +182,8 @@ impl<K: Key, V: Value> Cache<K, V> {
         self.tiers.look_ups.add_hits(hits);
     }
 
-    /// As [`get`](Cache::get), but leaves no trace: it is no hit in the eyes of the policy or the stats, and
-    /// brings nothing back into RAM.
+    /// As [`get`](Cache::get), but leaves no trace: neither the policy, a time to idle nor the statistics take it
+    /// for a hit or a miss, and nothing comes back into RAM.
     ///
     /// # Examples
     ///
@@ -219,11 +222,11 @@ impl<K: Key, V: Value> Cache<K, V> {
         None
     }
 
-    /// Whether a value is stored under `key`. As [`peek`](Cache::peek) it leaves no trace; it neither clones
-    /// nor decodes the value.
+    /// Whether a value is stored under `key`. Like [`peek`](Cache::peek), it leaves no trace; unlike that, it
+    /// neither clones nor decodes the value.
     ///
-    /// A copy on disk is read and verified for it. Whether its bytes still make a value only a look-up finds
-    /// out, which may be a miss then, as it may be where the entry leaves in between.
+    /// A copy on disk is read and verified for this. A look-up that follows may miss all the same: the entry may
+    /// leave in between, or its bytes may no longer make a value.
     ///
     /// # Examples
     ///

@@ -20,13 +20,19 @@ use crate::{
 
 /// Changes.
 impl<K: Key, V: Value> Cache<K, V> {
-    /// Stores `value` under `key`, in place of whatever was there, for the default time to live.
+    /// Stores `value` under `key`, in place of whatever was there, for the default time to live
+    /// ([`Builder::time_to_live`](crate::Builder::time_to_live)).
     ///
-    /// Costs one step in RAM, which allocates only where tables grow; if a copy of the key is on disk, also a write of 32
-    /// bytes to the journal, and with [`Durability::PowerLoss`](crate::Durability::PowerLoss) the wait until
-    /// that is synced. Where entries leave RAM faster than the disk takes them, it waits
-    /// ([`Overload`](crate::Overload)). The value reaches the disk when it leaves RAM, by
-    /// write-behind, at [`flush`](Cache::flush) or at [`close`](Cache::close).
+    /// The value goes to RAM, which allocates only where tables grow. It reaches the disk when it leaves RAM, by
+    /// write-behind, at [`flush`](Cache::flush) or at [`close`](Cache::close); a crash before that forgets it.
+    ///
+    /// Once this has returned, no look-up returns what the key had before, in this process or a later one. If
+    /// the disk has a copy of that, 32 bytes are written to the journal, unless the durability is
+    /// [`Clean`](crate::Durability::Clean); if it is [`PowerLoss`](crate::Durability::PowerLoss), the call waits until
+    /// they are synced. Where entries leave RAM faster than the disk takes them, it waits for the disk, too
+    /// ([`Overload`](crate::Overload)).
+    ///
+    /// Loads of the key that began before are not stored.
     ///
     /// # Errors
     ///
@@ -50,8 +56,9 @@ impl<K: Key, V: Value> Cache<K, V> {
         self.store(key, value, None, None).map(drop)
     }
 
-    /// As [`insert`](Cache::insert), for `ttl` in place of the default time to live: after that it is a miss.
-    /// Deadlines are kept in units of 20 ms, rounded down; on disk in seconds.
+    /// As [`insert`](Cache::insert), with `ttl` in place of the default time to live: after that the key is a
+    /// miss. Deadlines are kept in units of 20 ms in RAM and of a second on disk, rounded down in both; see
+    /// [`Builder::time_to_live`](crate::Builder::time_to_live).
     ///
     /// # Errors
     ///
@@ -73,10 +80,13 @@ impl<K: Key, V: Value> Cache<K, V> {
         self.store(key, value, Some(ttl), None).map(drop)
     }
 
-    /// Removes what is stored under `key`; whether there was something.
+    /// Removes what is stored under `key`, and tells whether there was anything.
     ///
-    /// Once it has returned, no look-up returns the value, in this process or a later one. Loads
+    /// Once this has returned, no look-up returns the value, in this process or a later one. Loads
     /// of the key that began before are not stored.
+    ///
+    /// If the disk has a copy, that costs a write to the journal, as for an [`insert`](Cache::insert), and if RAM has
+    /// none, a read of it for the answer.
     ///
     /// # Errors
     ///
@@ -136,8 +146,11 @@ impl<K: Key, V: Value> Cache<K, V> {
         durable.map(|()| (was_there, journaled))
     }
 
-    /// Removes everything, in both tiers. All of it or, after a crash before it has returned, all
-    /// or nothing.
+    /// Removes everything, in both tiers. Loads that began before are not stored.
+    ///
+    /// Once this has returned, nothing of what was there before it is seen again; after a crash before that, either
+    /// all of what was on disk is gone or none. With a directory, the background thread does it, after what it
+    /// is writing at the time.
     ///
     /// # Errors
     ///

@@ -13,7 +13,8 @@ pub mod serde_codecs;
 
 use std::{cell::Cell, error, fmt};
 
-/// Names an encoding. It stands in the directory, and a directory written with another is not read.
+/// Names an encoding. The directory remembers those of its keys and values, and is not read with others
+/// ([`OnMismatch`](crate::OnMismatch)).
 ///
 /// Numbers below 65,536 and from 2^31 on belong to embercache; take one between them for a codec of your own,
 /// and another whenever its bytes change their meaning.
@@ -142,9 +143,9 @@ impl error::Error for CodecError {
 /// - integers of 8 to 128 bits, `bool`, `char`, `()`; as values `f32` and `f64`, too;
 /// - tuples of two to four of all these, and `Option` and `Arc` of one.
 ///
-/// Serde types have one by [`bincode_codec!`](crate::bincode_codec), [`postcard_codec!`](crate::postcard_codec) or
-/// the wrappers [`Bincode`](crate::Bincode) and [`Postcard`](crate::Postcard). One can be written by hand, as
-/// in the example: `decode` sees only bytes whose checksum was verified, so it meets what `encode` wrote, unless
+/// Serde types have one by the macro [`bincode_codec!`](crate::bincode_codec) or the wrapper
+/// [`Bincode`](crate::Bincode); `postcard_codec!` and `Postcard` are the same for postcard. One can be written by
+/// hand, as in the example: `decode` sees only bytes whose checksum was verified, so it meets what `encode` wrote, unless
 /// the code has changed in between. Raise the builder's [`schema_version`](crate::Builder::schema_version) then.
 ///
 /// # Examples
@@ -189,12 +190,12 @@ pub trait Codec: Sized {
     /// ```
     const ID: CodecId;
 
-    /// Appends this value's bytes to `out`. Two keys that are equal must have the same bytes; a key has
-    /// 65,535 at most.
+    /// Appends this value's bytes to `out`, and leaves those that are there. Two keys that are equal must have the
+    /// same bytes, and two that are not must have different ones. A key may have 65,535 bytes.
     ///
     /// # Errors
     ///
-    /// A value that cannot be encoded is refused as a key, and as a value never leaves RAM.
+    /// What cannot be encoded is refused as a key, and as a value stays in RAM until it is forgotten.
     ///
     /// # Examples
     ///
@@ -211,7 +212,7 @@ pub trait Codec: Sized {
     ///
     /// # Errors
     ///
-    /// Bytes that make no value are a miss.
+    /// Bytes that make no value. The look-up is a miss, and the copy on disk is forgotten.
     ///
     /// # Examples
     ///
@@ -223,8 +224,9 @@ pub trait Codec: Sized {
     /// ```
     fn decode(bytes: Vec<u8>) -> Result<Self, CodecError>;
 
-    /// About how many bytes the value owns outside of itself; what it costs the RAM budget beyond
-    /// `size_of::<Self>()`. By default the length of its encoding, found by encoding it.
+    /// About how many bytes the value owns on the heap: what it costs the RAM budget beyond
+    /// `size_of::<Self>()`. Asked at each insert, so it should be cheap. By default it is the length of the encoding,
+    /// which is found by encoding the value.
     ///
     /// # Examples
     ///
@@ -239,8 +241,8 @@ pub trait Codec: Sized {
     }
 
     /// Lends the value's bytes, the same that `encode` appends: to hash a key at each look-up, and to write
-    /// both to disk. By default they are encoded into a buffer of the thread; a type that has its bytes
-    /// at hand lends them.
+    /// keys and values to disk. By default they are encoded into a buffer that the thread keeps; a type that has its
+    /// bytes at hand should lend them instead.
     ///
     /// # Errors
     ///
@@ -329,7 +331,7 @@ impl KeyBytes for [u8] {
     }
 }
 
-/// What a key type must be. Nothing to implement: every type that can be one is one.
+/// What a key type must be. There is nothing to implement: every type that fits is one.
 ///
 /// A key's encoding has 65,535 bytes at most; a longer one is refused with
 /// [`Error::TooLarge`](crate::Error::TooLarge).
@@ -345,9 +347,10 @@ impl KeyBytes for [u8] {
 pub trait Key: Codec + Eq + Send + Sync + 'static {}
 impl<T: Codec + Eq + Send + Sync + 'static> Key for T {}
 
-/// What a value type must be. Nothing to implement: every type that can be one is one.
+/// What a value type must be. There is nothing to implement: every type that fits is one.
 ///
-/// A hit clones it: for large values, `Arc` or `Bytes` makes that cheap.
+/// A hit clones the value: for large ones, `Arc` or `Bytes` makes that cheap, or
+/// [`get_with`](crate::Cache::get_with) avoids it.
 ///
 /// # Examples
 ///

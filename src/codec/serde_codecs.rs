@@ -62,7 +62,10 @@ macro_rules! __serde_codec {
     )+};
 }
 
-/// Gives serde types of your own the codec of bincode, which makes them keys or values.
+/// Gives serde types of your own the codec of bincode, which makes them values, and with `Eq` keys.
+///
+/// bincode writes no names of types or fields: when a type changes, change
+/// [`schema_version`](crate::Builder::schema_version), too.
 ///
 /// # Examples
 ///
@@ -87,7 +90,10 @@ macro_rules! bincode_codec {
     ($($type:ty),+ $(,)?) => { $crate::__serde_codec!(bincode, BINCODE, $($type),+); };
 }
 
-/// Gives serde types of your own the codec of postcard, which makes them keys or values.
+/// Gives serde types of your own the codec of postcard, which makes them values, and with `Eq` keys.
+///
+/// postcard writes no names of types or fields: when a type changes, change
+/// [`schema_version`](crate::Builder::schema_version), too.
 ///
 /// # Examples
 ///
@@ -157,8 +163,8 @@ pub mod bincode {
     }
 
     wrapper! {
-        /// A serde value, encoded by bincode. For types that are not yours; for your own, a line of
-        /// [`bincode_codec!`](crate::bincode_codec) saves the wrapper.
+        /// A serde value, encoded by bincode: for types that are not yours. For your own, a line of
+        /// [`bincode_codec!`](crate::bincode_codec) saves the wrapper; what is said there holds here.
         ///
         /// # Examples
         ///
@@ -200,8 +206,8 @@ pub mod postcard {
     }
 
     wrapper! {
-        /// A serde value, encoded by postcard. For types that are not yours; for your own, a line of
-        /// [`postcard_codec!`](crate::postcard_codec) saves the wrapper.
+        /// A serde value, encoded by postcard: for types that are not yours. For your own, a line of
+        /// [`postcard_codec!`](crate::postcard_codec) saves the wrapper; what is said there holds here.
         ///
         /// # Examples
         ///
