@@ -447,7 +447,7 @@ fn entries_larger_than_their_stripes_shares_keep_the_budget() {
         cache.insert(key, 20 * MIB).unwrap();
     }
     cache.check();
-    wait_until("the budget is kept at rest", 10 * SECOND, || cache.ram_bytes() <= 64 * MIB);
+    wait_until("the budget is kept at rest", 10 * SECOND, || cache.ram_used() <= 64 * MIB);
 }
 
 #[test]

@@ -26,7 +26,7 @@ fn what_is_displaced_stays_within_bounds() {
         }
         let mut most = 0;
         while Instant::now() < end {
-            most = most.max(cache.stats().ram_bytes);
+            most = most.max(cache.stats().ram_used);
             thread::sleep(Duration::from_millis(1));
         }
         stop.store(true, Relaxed);
