@@ -122,10 +122,13 @@ impl<K: Key, V: Value> Engine<K, V> {
             // least of all by the lock below.
             return if_not_ended(self.tiers.bell.post(Request::Close).map(drop));
         }
-        let mut thread = self.thread.lock();
-        let Some(thread) = thread.take() else { return Ok(()) };
+        let mut closing = self.thread.lock();
+        let Some(thread) = closing.take() else { return Ok(()) };
         let closed = if_not_ended(self.tiers.bell.call(Request::Close));
-        if thread.join().is_err() {
+        let ended = thread.join();
+        // What is dropped below may close as well.
+        drop(closing);
+        if ended.is_err() {
             tracing::error!("the maintenance thread panicked");
             // It cannot do its part of a close any more. STATE goes on saying that there was none.
             self.tiers.close();

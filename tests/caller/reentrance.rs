@@ -302,6 +302,32 @@ fn who_waits_for_room_is_told_when_others_made_it() {
     });
 }
 
+/// The maintenance thread has died, and a value that the close drops closes as well.
+#[test]
+fn a_value_may_close_a_cache_whose_thread_has_died() {
+    ends(|| {
+        let dir = tempfile::tempdir().unwrap();
+        let disk = FaultDisk::new();
+        let builder = Cache::<u64, Errand>::builder(dir.path().join("cache")).ram(MIB).disk(MIB);
+        let cache = builder.io(Arc::new(disk.clone())).open().unwrap();
+        disk.watch(|moment| {
+            if moment.file.starts_with("seg-") {
+                resume_unwind(Box::new("part of the test"));
+            }
+        });
+        cache.insert(1, Errand::none(None)).unwrap();
+        cache.flush().unwrap_err();
+        let (closes, thread) = (cache.clone(), thread::current().id());
+        let run = move || {
+            if thread::current().id() == thread {
+                closes.close().unwrap();
+            }
+        };
+        cache.insert(2, Errand { run: Arc::new(run), _held: None }).unwrap();
+        cache.close().unwrap_err();
+    });
+}
+
 #[test]
 fn pauses_and_deadlines_may_be_for_ever() {
     ends(|| {
