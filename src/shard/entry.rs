@@ -47,7 +47,8 @@ impl<K, V> Copy for Resident<'_, K, V> {}
 pub(crate) struct Times {
     /// 0 is never.
     pub(crate) deadline: u32,
-    /// When it was last hit; kept only with time-to-idle. Relaxed: it only rises.
+    /// When it was last hit; kept only with time-to-idle. Relaxed: it only rises, at last to what says that the
+    /// entry has idled out.
     pub(crate) touched: AtomicU32,
 }
 

@@ -15,6 +15,8 @@ const TICK_MS: u64 = 20;
 const _: () = assert!(1000 % TICK_MS == 0);
 /// The longest time to live: the last tick before the counter's end, were the cache open as long.
 const TICKS_MAX: u64 = u32::MAX as u64;
+/// In the place of an entry's last hit: it was found to have idled too long.
+const IDLED_OUT: u32 = u32::MAX;
 
 /// The lifetimes of a cache's entries.
 ///
@@ -97,12 +99,16 @@ impl Expiry {
         if self.time_to_idle == 0 {
             return;
         }
-        let now = self.now();
-        let idle = now.saturating_sub(times.touched.load(Relaxed));
-        // Somebody may have found since that it has idled too long: that stays so.
+        self.touch_at(times, self.now());
+    }
+
+    fn touch_at(&self, times: &Times, now: u32) {
+        let touched = times.touched.load(Relaxed);
+        let idle = now.saturating_sub(touched);
         if (self.time_to_idle / 16 + 1..self.time_to_idle).contains(&idle) {
-            // Never back: a copy on disk may have been given its deadline from a later touch.
-            times.touched.fetch_max(now, Relaxed);
+            // Not if another hit has come first; nor if somebody has found since that it has idled too long: that
+            // stays so, however late this thread is.
+            let _ = times.touched.compare_exchange(touched, now, Relaxed, Relaxed);
         }
     }
 
@@ -115,9 +121,22 @@ impl Expiry {
             // The counter has ended, and with it all knowledge of what is still to come.
             return true;
         }
-        let idle =
-            self.time_to_idle != 0 && now.saturating_sub(times.touched.load(Relaxed)) >= self.time_to_idle;
-        idle || (times.deadline != 0 && now >= times.deadline)
+        (self.time_to_idle != 0 && self.has_idled_out(times, now))
+            || (times.deadline != 0 && now >= times.deadline)
+    }
+
+    #[inline]
+    fn has_idled_out(&self, times: &Times, now: u32) -> bool {
+        let touched = times.touched.load(Relaxed);
+        let is_idle = touched == IDLED_OUT || now.saturating_sub(touched) >= self.time_to_idle;
+        is_idle && Self::idle_out(times, touched)
+    }
+
+    /// Notes that the entry has idled too long since it was `touched`; `false` if it was hit in the meantime.
+    #[cold]
+    fn idle_out(times: &Times, touched: u32) -> bool {
+        let found = times.touched.compare_exchange(touched, IDLED_OUT, Relaxed, Relaxed);
+        found.is_ok() || found == Err(IDLED_OUT)
     }
 
     /// The deadline to write with a copy on disk, and whether it is one of idling alone. `None` if
@@ -126,7 +145,10 @@ impl Expiry {
         let Some(times) = times else { return Some((0, false)) };
         let idle_end = match self.time_to_idle {
             0 => u32::MAX,
-            idle => times.touched.load(Relaxed).saturating_add(idle),
+            idle => match times.touched.load(Relaxed) {
+                IDLED_OUT => return None,
+                touched => touched.saturating_add(idle),
+            },
         };
         let end = if times.deadline == 0 { idle_end } else { times.deadline.min(idle_end) };
         let end_s = (self.opened_ms + u64::from(end) * TICK_MS) / 1000;
@@ -196,6 +218,20 @@ mod tests {
         // Whoever was about to, as it was found to have expired.
         expiry.touch(idle.as_ref());
         assert!(expiry.has_expired(idle.as_ref()));
+    }
+
+    /// A hit whose thread has looked at the clock, and then not run while the entry idled out.
+    #[test]
+    fn a_hit_that_is_late_revives_nothing() {
+        let (disk, expiry) = expiry(None, Some(10));
+        let times = expiry.times(None);
+        disk.advance_clock(Duration::from_secs(9));
+        let late = expiry.now();
+        disk.advance_clock(Duration::from_secs(1));
+        assert!(expiry.has_expired(times.as_ref()));
+        expiry.touch_at(times.as_ref().unwrap(), late);
+        disk.advance_clock(Duration::from_secs(1));
+        assert!(expiry.has_expired(times.as_ref()) && expiry.on_disk(times.as_ref()).is_none());
     }
 
     #[test]
