@@ -143,7 +143,8 @@ fn plan<K, V>(options: &Options<K, V>, disk: Option<&DiskLimits>, stripe_bits: u
             let batch = disk.map_or(0, |disk| disk.batch_bytes as u64);
             let leaving_max = disk.map_or(0, |_| (bytes / 8).min(16 * MIB));
             let pool = bytes - batch - leaving_max;
-            let index_max = bytes / 100 * options.index_percent;
+            // Entries keep some room, whatever the buffers of a small budget have taken.
+            let index_max = (bytes / 100 * options.index_percent).min(pool / 10 * 9);
             Ok(Plan { pool, stripe_bits, leaving_max, index_max, sheds, holds_back, in_bytes: true })
         }
         RamBudget::Entries(entries) => {
@@ -187,6 +188,20 @@ mod tests {
             ..Options::new(disk_bytes.map(|_| PathBuf::from("dir")))
         };
         1 << Limits::of(&options).unwrap().plan.stripe_bits
+    }
+
+    #[test]
+    fn a_full_index_leaves_room_for_entries() {
+        for mib in [1, 2, 16, 1024] {
+            let disk = Options::<u64, u64> {
+                budget: RamBudget::Bytes(mib * MIB),
+                disk_bytes: GIB,
+                index_percent: 90,
+                ..Options::new(Some(PathBuf::from("dir")))
+            };
+            let Plan { pool, index_max, .. } = Limits::of(&disk).unwrap().plan;
+            assert!(pool - index_max >= pool / 10, "{index_max} of {pool} bytes, with {mib} MiB");
+        }
     }
 
     #[test]
