@@ -20,6 +20,9 @@ pub(crate) const ENTRY_BYTES: usize = 32;
 /// Every journal file has this length from its creation on: a shorter one has lost something.
 pub(crate) const FILE_BYTES: usize = 1 << 20;
 const SYNCED: u8 = 1;
+/// From so many files on, a run goes on with the last of an earlier one: before that, files of their own go
+/// sooner (R5).
+const FILES_MAX: usize = 4;
 /// How much is read at once.
 const PART_BYTES: usize = 64 << 10;
 
@@ -130,7 +133,8 @@ impl JournalHeader {
 /// 1. STATE names the range of numbers that must exist, and does so before the first entry of a
 ///    new file is written and before an old file is unlinked.
 /// 2. Entries lie without a gap: a slot is used again until its write has succeeded.
-/// 3. A file is never appended to by another run than the one that created it.
+/// 3. A file of an earlier run is gone on with only where every byte of it is as that run could have left
+///    it: whole entries, then zeros.
 /// 4. If `is_synced`: a new file, its name and STATE's word of it are durable before its first entry
 ///    is written, and the entries of the file before are.
 #[derive(Debug)]
@@ -140,6 +144,8 @@ pub(crate) struct Journal {
     /// Entries have to outlive the machine.
     is_synced: bool,
     current: Option<Current>,
+    /// The last file of earlier runs, until the first entry of this one.
+    last: Option<u32>,
     /// Number and first seq of every file, the current one last.
     files: VecDeque<(u32, Seq)>,
     next_number: u32,
@@ -172,6 +178,7 @@ impl Journal {
             epoch,
             is_synced,
             current: None,
+            last: files.back().map(|&(number, _)| number),
             files,
             next_number,
             synced_below: if are_synced { next_number } else { 0 },
@@ -195,6 +202,10 @@ impl Journal {
             {
                 full.file.sync().inspect_err(|_| self.has_failed = true)?;
             }
+            let last = self.last.take().filter(|_| self.files.len() >= FILES_MAX);
+            self.current = last.and_then(|number| self.resume(number));
+        }
+        if self.current.is_none() {
             self.current = Some(self.create(next_seq, state)?);
             written += HEADER_BYTES;
         }
@@ -219,6 +230,23 @@ impl Journal {
 
     pub(crate) fn end(&self) -> JournalEnd {
         self.end
+    }
+
+    /// Goes on with a file of an earlier run, or a directory that many short ones use would have as many
+    /// files. `None` if it is full, or of another durability, or has a gap, or cannot be read: a doubt about it
+    /// is settled by whoever believes it.
+    fn resume(&mut self, number: u32) -> Option<Current> {
+        let (_, header) = open(&self.directory, number, self.epoch)?;
+        let file = self.directory.io.open(&self.directory.journal(number), OpenMode::Write).ok()?;
+        let mut bytes = vec![0; FILE_BYTES];
+        file.read_exact_at(&mut bytes, 0).ok()?;
+        let entries = bytes.as_chunks::<ENTRY_BYTES>().0.iter().zip((0..).step_by(ENTRY_BYTES));
+        let mut entries = entries.skip_while(|&(_, at)| at < HEADER_BYTES);
+        let end = entries.find_map(|(entry, at)| decode(entry, &header, at).is_none().then_some(at))?;
+        let is_ours = header.is_synced == self.is_synced && is_zero(&bytes[end..]);
+        // This run's entries are to be synced by its close.
+        self.synced_below = self.synced_below.min(number);
+        is_ours.then_some(Current { file, salt: header.salt, end })
     }
 
     fn create(&mut self, first_seq: Seq, state: &Mutex<StateFile>) -> io::Result<Current> {

@@ -953,3 +953,36 @@ fn a_failed_sync_of_a_full_journal_file_is_nobodys_success() {
     });
     bench.disk.watch(|_| {});
 }
+
+/// From some files on, a run goes on with the last. What is not as an earlier run leaves it is not
+/// written to: a start in doubt about it is a cold one.
+#[test]
+fn short_runs_share_a_journal_file_that_is_in_no_doubt() {
+    let name = "inv-00000003.log";
+    let damages: [&dyn Fn(&Bench); 4] =
+        [&|_| (), &|bench| bench.damage(name, 64 + 3), &|bench| bench.damage(name, 64 + 32 + 3), &|bench| {
+            bench.damage(name, 100_000)
+        }];
+    for (number, damage) in damages.iter().enumerate() {
+        for durability in [Durability::ProcessCrash, Durability::PowerLoss] {
+            let mut bench = Bench::new();
+            for run in 0..8 {
+                assert_eq!(bench.log().journal.lock().numbers().len(), run.min(4));
+                bench.put("key", "value");
+                bench.invalidate("key");
+                bench.start();
+            }
+            let at = bench.put("other", "value");
+            bench.close(&[(bench.hash("other"), at.to_bits())]);
+            damage(&bench);
+            bench.options.durability = durability;
+            assert_eq!(bench.start(), Start::Snapshot);
+            bench.invalidate("other");
+            let is_gone_on_with = number == 0 && durability == Durability::ProcessCrash;
+            assert_eq!(bench.log().journal.lock().numbers().len(), if is_gone_on_with { 4 } else { 5 });
+            let start = if number == 0 { Start::Entries } else { Start::Journal };
+            assert_eq!(bench.start(), start);
+            assert_eq!(bench.found(), "");
+        }
+    }
+}
