@@ -82,6 +82,15 @@ impl Appender {
         end <= u64::from(self.log.options.segment_bytes)
     }
 
+    /// Whether the active segment has room for all that another one holds, and as much again.
+    pub(crate) fn fits_all_of(&self, segment: &Segment) -> bool {
+        let Some(active) = &self.active else {
+            return false;
+        };
+        let taken = u64::from(active.end) + (self.batch.len() + self.footer.bytes().len()) as u64;
+        taken + 2 * segment.file_bytes <= u64::from(self.log.options.segment_bytes)
+    }
+
     /// Whether such a record is never stored: it would take more than a quarter of a segment.
     pub(crate) fn too_large(&self, key_len: usize, value_len: usize) -> bool {
         key_len > usize::from(u16::MAX)

@@ -19,6 +19,11 @@ use crate::{
 
 /// So many damaged records, and a segment is given up.
 const DAMAGED_MAX: u32 = 3;
+/// So many segments that hold little are left as they are: each that was being filled at a close, a kill or a
+/// failed write is one.
+const SMALL_SEGMENTS_MAX: usize = 16;
+/// What they hold at the most.
+const SMALL_BYTES: u32 = 1 << 20;
 
 impl Log {
     /// What the segment files take.
@@ -39,6 +44,16 @@ impl Log {
     pub(crate) fn damaged_segment(&self) -> Option<Arc<Segment>> {
         let is_damaged = |segment: &&Arc<Segment>| segment.damaged.load(Relaxed) >= DAMAGED_MAX;
         self.table.read().sealed().find(is_damaged).cloned()
+    }
+
+    /// The oldest of the segments that hold little, if there are too many. They take little room, so no want
+    /// of that would ever end them.
+    pub(crate) fn surplus_segment(&self) -> Option<Arc<Segment>> {
+        let small_bytes = u64::from(SMALL_BYTES.min(self.options.segment_bytes / 8));
+        let table = self.table.read();
+        let mut small = table.sealed().filter(|segment| segment.file_bytes < small_bytes);
+        let oldest = small.next()?;
+        (small.count() >= SMALL_SEGMENTS_MAX).then(|| Arc::clone(oldest))
     }
 
     /// The segments that a barrier has killed as a whole.

@@ -36,6 +36,8 @@ pub(super) struct Reclaim {
     step: usize,
     /// What may still be written again.
     bytes_left: u64,
+    /// Everything alive is written again, or the segment stays: it goes for being one of many, not to make room.
+    is_merge: bool,
 }
 
 impl Reclaim {
@@ -50,6 +52,11 @@ impl<K: Key, V: Value> Maintenance<K, V> {
         if self.reclaim.is_none() {
             // Nothing is written again of a segment that has begun to rot.
             self.reclaim = self.log().damaged_segment().map(|segment| self.reclaim_of(segment, 0));
+        }
+        if self.reclaim.is_none() {
+            let surplus = self.log().surplus_segment().filter(|segment| self.appender.fits_all_of(segment));
+            let merge = |segment| Reclaim { is_merge: true, ..self.reclaim_of(segment, 100) };
+            self.reclaim = surplus.map(merge);
         }
         if self.reclaim.is_none() && self.is_disk_full() {
             self.warn_of_full_index();
@@ -135,7 +142,7 @@ impl<K: Key, V: Value> Maintenance<K, V> {
         let bytes: u64 = entries.iter().map(|entry| u64::from(entry.len)).sum();
         let bytes_left = bytes * reinserted_max_percent / 100;
         let step = (entries.len() * 4 / batches).max(STEP_MIN);
-        Reclaim { segment, entries, is_complete, next: 0, step, bytes_left }
+        Reclaim { segment, entries, is_complete, next: 0, step, bytes_left, is_merge: false }
     }
 
     /// `false` if the segment cannot go now.
@@ -143,7 +150,11 @@ impl<K: Key, V: Value> Maintenance<K, V> {
         let Some(mut reclaim) = self.reclaim.take() else { return false };
         let end = reclaim.entries.len().min(reclaim.next + reclaim.step);
         for entry in &reclaim.entries[reclaim.next..end] {
-            self.reinsert(entry, &mut reclaim.bytes_left);
+            self.reinsert(entry, &mut reclaim.bytes_left, reclaim.is_merge);
+        }
+        if reclaim.is_merge && !(self.health.is_good() && self.appender.fits_all_of(&reclaim.segment)) {
+            // Another time: not all may have found its place.
+            return true;
         }
         reclaim.next = end;
         if end == reclaim.entries.len() {
@@ -153,15 +164,14 @@ impl<K: Key, V: Value> Maintenance<K, V> {
         true
     }
 
-    /// Writes a record again, if it is live, was read since it was written, and is not in RAM.
-    fn reinsert(&mut self, entry: &FooterEntry, bytes_left: &mut u64) {
+    /// Writes a record again, if it is live, and `always` or if it was read since it was written and is not in RAM.
+    fn reinsert(&mut self, entry: &FooterEntry, bytes_left: &mut u64, always: bool) {
         let len = u64::from(entry.len);
         let is_wanted = len <= *bytes_left && {
             let guard = &epoch::pin();
             let shard = self.tiers.shard(entry.hash, guard);
-            shard.is_at(entry.hash, entry.location)
-                && shard.is_marked_read(entry.hash)
-                && !shard.is_resident(entry.hash)
+            let is_worth_it = || shard.is_marked_read(entry.hash) && !shard.is_resident(entry.hash);
+            shard.is_at(entry.hash, entry.location) && (always || is_worth_it())
         };
         if !is_wanted || !self.health.is_good() || self.tiers.expiry.has_expired_on_disk(entry.expiry) {
             return;
@@ -193,6 +203,9 @@ impl<K: Key, V: Value> Maintenance<K, V> {
         self.write_batch();
         // What was written again is durable before the segment is dead.
         self.sync_if_promised();
+        if reclaim.is_merge && !self.health.is_good() {
+            return true;
+        }
         let id = reclaim.segment.id();
         if let Err(error) = self.log().mark_dead(id) {
             // It stays in the index and on disk, and is tried again.

@@ -156,3 +156,24 @@ impl Use {
 fn most_bytes_of(dir: &Path) -> u64 {
     Use::of(dir).segments
 }
+
+/// A program that runs for a moment, again and again: each of its runs changes some entries and adds one. What
+/// they leave is merged, and nothing of it lost.
+#[test]
+fn short_runs_do_not_pile_up_files() {
+    let dir = TempDir::new();
+    let runs = cases(200);
+    let open = || tiny(&dir.cache()).disk(64 * MIB).segment_size(4 * MIB).open().unwrap();
+    for run in 0..runs {
+        let cache = open();
+        (0..8).for_each(|key| cache.insert(key, value(key, run, 24)).unwrap());
+        cache.insert(1000 + run, value(1000 + run, 1, 24)).unwrap();
+        cache.close().unwrap();
+    }
+    let names = fs::read_dir(dir.cache()).unwrap().count();
+    assert!(names < 25, "{names} files");
+    let cache = open();
+    (0..runs).for_each(|run| assert_eq!(cache.get(&(1000 + run)), Some(value(1000 + run, 1, 24))));
+    (0..8).for_each(|key| assert_eq!(cache.get(&key), Some(value(key, runs - 1, 24))));
+    cache.check();
+}
