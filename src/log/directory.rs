@@ -9,7 +9,7 @@ use std::{
 use super::layout::{LOCK_TEXT, is_zero};
 use crate::{
     error::Error,
-    io::{Io, IoFile, OpenMode},
+    io::{Io, IoFile, OpenMode, is_shortage},
     location::SegmentId,
     sync::Mutex,
 };
@@ -138,6 +138,15 @@ impl Directory {
     pub(crate) fn names(&self) -> Result<Vec<Name>, Error> {
         let names = self.io.list(&self.path).map_err(|error| failed("listing", &self.path, error))?;
         Ok(names.iter().filter_map(|name| parse(name)).collect())
+    }
+
+    /// Opens a file for reading. `None` if it cannot be: it is not there, or not what it should be. An error is
+    /// the process's, which has no descriptors left; it says nothing about the file.
+    pub(crate) fn open(&self, path: &Path) -> io::Result<Option<Arc<dyn IoFile>>> {
+        match self.io.open(path, OpenMode::Read) {
+            Err(error) if is_shortage(&error) => Err(error),
+            opened => Ok(opened.ok()),
+        }
     }
 
     /// Moves a damaged segment out of the log's sight and forgets the oldest ones kept that way.

@@ -126,7 +126,7 @@ fn snapshot() {
     let io = std::sync::Arc::new(crate::io::Disk);
     let directory = super::Directory::enter(io, dir.path().join("cache")).unwrap();
     std::fs::write(directory.snapshot(), &bytes).unwrap();
-    let reader = snapshot::SnapshotReader::open(&directory, EPOCH, SNAPSHOT_ID).unwrap();
+    let reader = snapshot::SnapshotReader::open(&directory, EPOCH, SNAPSHOT_ID).unwrap().unwrap();
     let mut slots = Vec::new();
     reader.read(0, 0, |hash, packed| slots.push((hash, packed))).unwrap();
     let bits = 7 << 24 | 8 | 3 << 54;

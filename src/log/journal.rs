@@ -236,7 +236,7 @@ impl Journal {
     /// files. `None` if it is full, or of another durability, or has a gap, or cannot be read: a doubt about it
     /// is settled by whoever believes it.
     fn resume(&mut self, number: u32) -> Option<Current> {
-        let (_, header) = open(&self.directory, number, self.epoch)?;
+        let (_, header) = open(&self.directory, number, self.epoch).ok()??;
         let file = self.directory.io.open(&self.directory.journal(number), OpenMode::Write).ok()?;
         let mut bytes = vec![0; FILE_BYTES];
         file.read_exact_at(&mut bytes, 0).ok()?;
@@ -317,57 +317,73 @@ pub(crate) fn sync(directory: &Directory, number: u32) -> io::Result<()> {
 }
 
 /// The numbers and first seqs of the files that STATE names; `None` if one is missing or not what
-/// it should be.
-pub(crate) fn read_headers(directory: &Directory, state: &State) -> Option<VecDeque<(u32, Seq)>> {
+/// it should be. An error says nothing about them.
+pub(crate) fn read_headers(directory: &Directory, state: &State) -> io::Result<Option<VecDeque<(u32, Seq)>>> {
     (state.journals.0..state.journals.1)
         .map(|number| {
-            let (_, header) = open(directory, number, state.epoch)?;
-            Some((number, header.first_seq))
+            let opened = open(directory, number, state.epoch)?;
+            Ok(opened.map(|(_, header)| (number, header.first_seq)))
         })
         .collect()
 }
 
 /// Everything that the files named by STATE say; `None` if any byte of it is in doubt. A journal
-/// with a hole cannot tell what must not come back, unless it was synced: then nobody was told.
-pub(crate) fn read(directory: &Directory, state: &State) -> Option<Invalidations> {
+/// with a hole cannot tell what must not come back, unless it was synced: then nobody was told. An error says
+/// nothing about it.
+pub(crate) fn read(directory: &Directory, state: &State) -> io::Result<Option<Invalidations>> {
     let mut invalidations = Invalidations::default();
-    let mut part = vec![0; PART_BYTES];
     for number in state.journals.0..state.journals.1 {
-        let (file, header) = open(directory, number, state.epoch)?;
-        let mut has_ended = false;
-        for start in (0..FILE_BYTES).step_by(PART_BYTES) {
-            file.read_exact_at(&mut part, start as u64).ok()?;
-            if is_zero(&part) {
-                has_ended = !header.is_synced;
-                continue;
-            }
-            let entries = part.as_chunks().0.iter().zip((start..).step_by(ENTRY_BYTES));
-            for (entry, at) in entries.filter(|&(_, at)| at >= HEADER_BYTES) {
-                if is_zero(entry) {
-                    has_ended = !header.is_synced;
-                } else if has_ended {
-                    return None;
-                } else {
-                    invalidations.add(decode(entry, &header, at)?);
-                }
-            }
+        let file = open(directory, number, state.epoch)?;
+        if file.and_then(|(file, header)| read_file(&*file, &header, &mut invalidations)).is_none() {
+            return Ok(None);
         }
     }
     invalidations.finish();
-    Some(invalidations)
+    Ok(Some(invalidations))
+}
+
+/// Adds what one file says; `None` as in [`read`].
+fn read_file(file: &dyn IoFile, header: &JournalHeader, invalidations: &mut Invalidations) -> Option<()> {
+    let mut part = vec![0; PART_BYTES];
+    let mut has_ended = false;
+    for start in (0..FILE_BYTES).step_by(PART_BYTES) {
+        file.read_exact_at(&mut part, start as u64).ok()?;
+        if is_zero(&part) {
+            has_ended = !header.is_synced;
+            continue;
+        }
+        let entries = part.as_chunks().0.iter().zip((start..).step_by(ENTRY_BYTES));
+        for (entry, at) in entries.filter(|&(_, at)| at >= HEADER_BYTES) {
+            if is_zero(entry) {
+                has_ended = !header.is_synced;
+            } else if has_ended {
+                return None;
+            } else {
+                invalidations.add(decode(entry, header, at)?);
+            }
+        }
+    }
+    Some(())
 }
 
 fn decode(bytes: &[u8; ENTRY_BYTES], header: &JournalHeader, at: usize) -> Option<Entry> {
     Entry::decode(bytes, header.salt ^ at as u64).filter(|entry| entry.seq <= Seq::MAX)
 }
 
-fn open(directory: &Directory, number: u32, epoch: u64) -> Option<(Arc<dyn IoFile>, JournalHeader)> {
-    let file = directory.io.open(&directory.journal(number), OpenMode::Read).ok()?;
-    let mut bytes = [0; HEADER_BYTES];
-    file.read_exact_at(&mut bytes, 0).ok()?;
-    let header = JournalHeader::decode(&bytes)?;
-    let ours = header.number == number && header.epoch == epoch && file.file_len().ok()? == FILE_BYTES as u64;
-    ours.then_some((file, header))
+fn open(
+    directory: &Directory,
+    number: u32,
+    epoch: u64,
+) -> io::Result<Option<(Arc<dyn IoFile>, JournalHeader)>> {
+    let file = directory.open(&directory.journal(number))?;
+    Ok(file.and_then(|file| {
+        let mut bytes = [0; HEADER_BYTES];
+        file.read_exact_at(&mut bytes, 0).ok()?;
+        let header = JournalHeader::decode(&bytes)?;
+        let ours =
+            header.number == number && header.epoch == epoch && file.file_len().ok()? == FILE_BYTES as u64;
+        ours.then_some((file, header))
+    }))
 }
 
 #[cfg(test)]

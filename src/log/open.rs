@@ -132,11 +132,12 @@ impl Opening {
         }
         let journaled = state.durability != Durability::Clean;
         let survived = state.clean || self.has_survived(&state);
-        let Some(journals) = journal::read_headers(&self.directory, &state) else {
+        let unreadable = |error| failed("opening files in", &self.directory.path, error);
+        let Some(journals) = journal::read_headers(&self.directory, &state).map_err(unreadable)? else {
             return Ok(Err(Start::Journal));
         };
         let snapshot = if state.clean {
-            SnapshotReader::open(&self.directory, state.epoch, state.snapshot_id)
+            SnapshotReader::open(&self.directory, state.epoch, state.snapshot_id).map_err(unreadable)?
         } else {
             None
         };
@@ -146,7 +147,7 @@ impl Opening {
         if !survived || !journaled {
             return Ok(Err(Start::Unclean));
         }
-        let Some(invalidations) = journal::read(&self.directory, &state) else {
+        let Some(invalidations) = journal::read(&self.directory, &state).map_err(unreadable)? else {
             return Ok(Err(Start::Journal));
         };
         Ok(Ok(Warm { state, snapshot, invalidations: Some(invalidations), journals }))

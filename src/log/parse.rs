@@ -111,8 +111,8 @@ pub fn parse_journal(bytes: &[u8], file_bytes: usize) -> usize {
     let file = disk.open(&directory.journal(number), OpenMode::Write).expect("it was put there");
     file.set_len(file_bytes as u64).expect("memory takes any length");
     let state = State { journals: (number, end), ..state(&directory, epoch) };
-    let headers = journal::read_headers(&directory, &state);
-    let Some(invalidations) = journal::read(&directory, &state) else {
+    let headers = journal::read_headers(&directory, &state).ok().flatten();
+    let Ok(Some(invalidations)) = journal::read(&directory, &state) else {
         return 0;
     };
     assert!(headers.is_some(), "a journal with a bad header is believed");
@@ -161,7 +161,7 @@ pub fn parse_snapshot(bytes: &[u8]) -> usize {
         return 0;
     };
     let disk = disk_with("index.snap", bytes);
-    let Some(reader) = SnapshotReader::open(&enter(&disk), epoch, id) else {
+    let Ok(Some(reader)) = SnapshotReader::open(&enter(&disk), epoch, id) else {
         return 0;
     };
     let read = |bits: u32| {

@@ -63,7 +63,7 @@ impl Log {
         // Keeps `trim_journal` from deleting a file between the look at STATE and the reading.
         let _journal = self.journal.lock();
         let (start, end) = (self.state.lock().state.journals.0, state.journals.1);
-        journal::read(&self.directory, &State { journals: (start.min(end), end), ..*state })
+        journal::read(&self.directory, &State { journals: (start.min(end), end), ..*state }).ok()?
     }
 
     /// The segment's entries. What cannot be read now is made dead, lest it be read another day,

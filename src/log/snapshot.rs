@@ -212,9 +212,13 @@ pub(crate) struct SnapshotReader {
 pub(crate) struct Damaged;
 
 impl SnapshotReader {
-    /// `None` if there is no whole snapshot of that epoch and id.
-    pub(crate) fn open(directory: &Directory, epoch: u64, id: u64) -> Option<SnapshotReader> {
-        let file = directory.io.open(&directory.snapshot(), OpenMode::Read).ok()?;
+    /// `None` if there is no whole snapshot of that epoch and id. An error says nothing about it.
+    pub(crate) fn open(directory: &Directory, epoch: u64, id: u64) -> io::Result<Option<SnapshotReader>> {
+        let file = directory.open(&directory.snapshot())?;
+        Ok(file.and_then(|file| SnapshotReader::over(file, epoch, id)))
+    }
+
+    fn over(file: Arc<dyn IoFile>, epoch: u64, id: u64) -> Option<SnapshotReader> {
         let file_bytes = file.file_len().ok()?;
         let mut bytes = [0; HEADER_BYTES];
         file.read_exact_at(&mut bytes, 0).ok()?;
@@ -338,7 +342,7 @@ mod tests {
         (0..4).for_each(|stripe| _ = file.stripe(&slots(stripe)).unwrap());
         let (id, _) = file.finish().unwrap();
 
-        let reader = SnapshotReader::open(&directory, 1, id).unwrap();
+        let reader = SnapshotReader::open(&directory, 1, id).unwrap().unwrap();
         let stripes_of_blocks: Vec<u32> = reader.blocks.iter().map(|block| block.stripe).collect();
         assert_eq!(stripes_of_blocks, [0, 0, 0, 0, 2, 3]);
         assert_eq!(reader.len(), counts.iter().sum());
