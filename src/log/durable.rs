@@ -1,7 +1,7 @@
 //! What of the log outlives the machine: the journal before an acknowledgement, segments after a flush,
 //! names before anything relies on them, and the time.
 
-use std::{io, sync::Arc};
+use std::{io, mem, sync::Arc};
 
 use super::{
     COLD_NEXT_START, Log,
@@ -101,10 +101,25 @@ impl Log {
         synced
     }
 
+    /// Keeps a warning until somebody [tells](Log::tell) it who holds no lock: whoever is told may be users' code
+    /// and ask the cache.
+    #[cold]
+    pub(super) fn tell_later(&self, what: String) {
+        self.untold.lock().push(what);
+    }
+
+    /// Tells what there is to be told. No lock is held.
+    pub(crate) fn tell(&self) {
+        let untold = mem::take(&mut *self.untold.lock());
+        for what in untold {
+            tracing::warn!(dir = %self.directory.path.display(), "{what}");
+        }
+    }
+
     /// The journal cannot be relied on any more, so the next start must not.
     #[cold]
     pub(super) fn give_up_journal(&self, error: &io::Error) -> Result<(), Error> {
-        tracing::warn!(%error, "the journal cannot be written; the next start will be cold");
+        self.tell_later(format!("the journal cannot be written; the next start will be cold: {error}"));
         self.poison()
     }
 

@@ -159,6 +159,8 @@ pub(crate) struct Log {
     /// Id of the snapshot written by this run, and the seq at which it was begun. Guards these two;
     /// nothing else happens under it.
     snapshot: Mutex<Option<(u64, Seq)>>,
+    /// Warnings that came up under a lock. Held for a push or a take.
+    untold: Mutex<Vec<String>>,
     counters: LogCounters,
 }
 
@@ -395,8 +397,8 @@ impl Log {
         if self.outlives_power() && self.sync_names().is_err() {
             return;
         }
-        let mut journal = self.journal.lock();
-        if let Err(error) = journal.trim(min_base_seq, &self.state) {
+        let trimmed = self.journal.lock().trim(min_base_seq, &self.state);
+        if let Err(error) = trimmed {
             // Files too many are a matter of space, not of truth.
             tracing::warn!(%error, "a journal file could not be deleted");
         }

@@ -379,6 +379,7 @@ impl Opening {
             past,
             commits: GroupCommit::default(),
             snapshot: Mutex::new(None),
+            untold: Mutex::default(),
             counters,
         };
         for event in inherited.events {

@@ -91,7 +91,7 @@ impl Log {
 
     /// Leaves every record of earlier runs out of the index, for this run and all later ones.
     fn give_up_past(&self, why: &str) {
-        tracing::warn!(why, "entries from before are given up; the next start will be cold");
+        self.tell_later(format!("entries from before are given up; the next start will be cold: {why}"));
         // If it fails, `ensure_durable` stands in every later change's way.
         let _ = self.poison();
     }

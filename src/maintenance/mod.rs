@@ -104,6 +104,7 @@ impl<K: Key, V: Value> Maintenance<K, V> {
             if let Some(call) = self.rest() {
                 let is_last = call.request == Request::Close;
                 self.answer(call);
+                self.log().tell();
                 if is_last {
                     return;
                 }
@@ -120,6 +121,7 @@ impl<K: Key, V: Value> Maintenance<K, V> {
             self.reclaim_if_due();
             // Others make room as well, by removing what was leaving.
             self.tiers.bell.made_room();
+            self.log().tell();
         }
     }
 

@@ -477,3 +477,52 @@ fn a_destructor_of_a_thread_may_look_up() {
     .unwrap();
     assert!(says.recv().unwrap(), "the look-up panicked");
 }
+
+/// Who is told of what happens asks the cache that tells it.
+struct Listener(Box<dyn Fn() + Send + Sync>);
+
+impl tracing::Subscriber for Listener {
+    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+        metadata.target().starts_with("embercache")
+    }
+
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+
+    fn event(&self, _: &tracing::Event<'_>) {
+        (self.0)();
+    }
+
+    fn enter(&self, _: &tracing::span::Id) {}
+
+    fn exit(&self, _: &tracing::span::Id) {}
+}
+
+#[test]
+fn who_listens_to_warnings_may_use_the_cache() {
+    ends(|| {
+        let (dir, disk) = (tempfile::tempdir().unwrap(), FaultDisk::new());
+        let builder = Cache::<u64, u64>::builder(dir.path().join("cache")).stripes(1);
+        let cache = builder.io(Arc::new(disk.clone())).open().unwrap();
+        (0..4).for_each(|key| cache.insert(key, 1).unwrap());
+        cache.flush().unwrap();
+        let use_it = {
+            let cache = cache.clone();
+            move || {
+                cache.insert(1, 3).unwrap();
+                assert_eq!(cache.get(&1), Some(3));
+            }
+        };
+        tracing::subscriber::with_default(Listener(Box::new(use_it)), || {
+            disk.fail_writes(Some(ErrorKind::StorageFull));
+            cache.insert(0, 2).unwrap();
+            disk.fail_writes(None);
+        });
+        assert_eq!(cache.get(&0), Some(2));
+    });
+}
