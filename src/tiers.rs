@@ -178,6 +178,11 @@ impl<K: Key, V: Value> Tiers<K, V> {
 
     /// Loads all stripes from the footers. Nothing else touches them before they are loaded.
     pub(crate) fn recover_all(&self, log: &Log) {
+        self.recover_in_parallel(log);
+        log.forget_past();
+    }
+
+    fn recover_in_parallel(&self, log: &Log) {
         let (lower, upper) = (0..self.stripes.len() / 2, self.stripes.len() / 2..self.stripes.len());
         if log.recorded() < PARALLEL_RECOVERY_MIN {
             return self.recover(log, 0..self.stripes.len());

@@ -37,11 +37,7 @@ mod snapshot;
 mod state;
 mod table;
 
-use std::{
-    io,
-    path::PathBuf,
-    sync::{Arc, OnceLock},
-};
+use std::{io, path::PathBuf, sync::Arc};
 
 use crossbeam_epoch::Guard;
 
@@ -173,9 +169,9 @@ struct Past {
     expiring_dead_below: u32,
     /// STATE as it was found; `None` if footers and journal cannot say what is alive.
     state: Option<State>,
-    /// The journal's sum; at a clean start only made when a snapshot's block is damaged. `None` if
-    /// the journal is in doubt.
-    invalidations: OnceLock<Option<Invalidations>>,
+    /// The journal's sum, from when it is asked for until all is loaded; within that, `None` if the journal is
+    /// in doubt. Held while it is made; the journal and STATE may be locked below it.
+    invalidations: Mutex<Option<Option<Arc<Invalidations>>>>,
     /// The seq of the last barrier of this run, 0 if none. Relaxed: a stripe that asks for its
     /// entries after a clear has been told of the clear by its own lock.
     barrier: AtomicU64,

@@ -2,11 +2,7 @@
 
 mod inherited;
 
-use std::{
-    collections::VecDeque,
-    io,
-    sync::{Arc, OnceLock},
-};
+use std::{collections::VecDeque, io, sync::Arc};
 
 use self::inherited::Inherited;
 use super::{
@@ -214,7 +210,7 @@ impl Opening {
             first_own: 0,
             expiring_dead_below: 0,
             state: None,
-            invalidations: OnceLock::new(),
+            invalidations: Mutex::new(None),
             barrier: AtomicU64::new(0),
         };
         let inherited = Inherited::default();
@@ -267,10 +263,7 @@ impl Opening {
             first_own: next_segment,
             expiring_dead_below,
             state: journaled.then_some(found),
-            invalidations: match invalidations {
-                Some(invalidations) => OnceLock::from(Some(invalidations)),
-                None => OnceLock::new(),
-            },
+            invalidations: Mutex::new(invalidations.map(|invalidations| Some(Arc::new(invalidations)))),
             barrier: AtomicU64::new(0),
         };
         // A close has synced them, or `sync_past`.

@@ -1,6 +1,6 @@
 //! Finding what of the past is alive, without an index.
 
-use std::ops::Range;
+use std::{ops::Range, sync::Arc};
 
 use super::{
     Log,
@@ -28,8 +28,11 @@ impl Log {
         let Some(state) = &self.past.state else {
             return;
         };
-        let Some(invalidations) = self.past.invalidations.get_or_init(|| self.read_past_journal(state))
-        else {
+        let invalidations = {
+            let mut known = self.past.invalidations.lock();
+            known.get_or_insert_with(|| self.read_past_journal(state).map(Arc::new)).clone()
+        };
+        let Some(invalidations) = invalidations else {
             return self.give_up_past("the journal is damaged");
         };
         let alive = |entry: &FooterEntry| {
@@ -49,6 +52,11 @@ impl Log {
                 }
             }
         }
+    }
+
+    /// Gives back what only a recovery asks for: all that was there has been loaded.
+    pub(crate) fn forget_past(&self) {
+        *self.past.invalidations.lock() = None;
     }
 
     /// How many records the footers list.

@@ -144,6 +144,7 @@ impl<K: Key, V: Value> Maintenance<K, V> {
     fn load_stripes(&self) {
         self.tiers.for_each_shard(|_| {});
         *self.tiers.snapshot.lock() = None;
+        self.log().forget_past();
     }
 
     fn answer(&mut self, call: Call) {
