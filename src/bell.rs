@@ -83,7 +83,7 @@ impl Bell {
     pub(crate) fn call(&self, request: Request) -> Result<(), Error> {
         if self.is_attendant() {
             return Err(Error::Unsupported {
-                what: "to flush or clear from code that the cache's thread runs",
+                what: "a flush or clear by code that the cache's own thread runs",
             });
         }
         let answered = self.post(request)?;

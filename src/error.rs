@@ -44,7 +44,7 @@ pub enum Error {
         reason: String,
     },
     /// The directory was written by a newer release. Nothing was touched.
-    #[error("{} has format {found}, this release reads formats up to {supported}", dir.display())]
+    #[error("{} has format {found}, but this release reads formats up to {supported} only", dir.display())]
     NewerFormat {
         /// The directory.
         dir: PathBuf,
@@ -55,7 +55,7 @@ pub enum Error {
     },
     /// The directory was written with another codec or schema version, and
     /// [`OnMismatch::Refuse`](crate::OnMismatch::Refuse) was asked for. Nothing was touched.
-    #[error("{} holds {what} {found}, this cache was opened with {expected}", dir.display())]
+    #[error("{} was written with {what} {found}, but opened with {expected}", dir.display())]
     Mismatch {
         /// The directory.
         dir: PathBuf,
@@ -67,7 +67,7 @@ pub enum Error {
         expected: u32,
     },
     /// An option is outside its limits.
-    #[error("{option} is {found}, allowed is {allowed}")]
+    #[error("option `{option}` is {found}, but must be {allowed}")]
     Option {
         /// The builder's method, for `write_behind` followed by the unit of `found`.
         option: &'static str,
@@ -79,7 +79,7 @@ pub enum Error {
     /// This cannot be done: a [`flush`](crate::Cache::flush) or [`clear`](crate::Cache::clear) by code that the
     /// cache's own thread runs (a codec, a filter, a drop), which would wait for itself; or another segment in a
     /// directory that has had 2^30 of them.
-    #[error("{what} is not supported")]
+    #[error("not supported: {what}")]
     Unsupported {
         /// What was asked for.
         what: &'static str,
@@ -87,7 +87,7 @@ pub enum Error {
     /// The key or entry is larger than the cache takes: an encoded key has at most 65,535 bytes, an entry at most
     /// half of the RAM budget without its write buffers. Whatever stood under the key is gone, unless this came
     /// from a load or a lease: these replace nothing.
-    #[error("the {what} has {found} bytes, the limit is {limit}")]
+    #[error("the {what} has {found} bytes, but the limit is {limit}")]
     TooLarge {
         /// `"key"` or `"entry"`.
         what: &'static str,
@@ -98,7 +98,7 @@ pub enum Error {
     },
     /// A key could not be encoded. A value that cannot be encoded is no error: it never reaches the disk, and is
     /// counted in [`Stats::unspillable`](crate::Stats::unspillable).
-    #[error("encoding failed")]
+    #[error("the key could not be encoded")]
     Codec(#[from] CodecError),
     /// The change took effect in this process, but it could neither be recorded on disk nor the
     /// old copy be made unreadable: after a crash the old value might be seen. Every later change tries again to
@@ -111,7 +111,7 @@ pub enum Error {
         source: io::Error,
     },
     /// The disk refused something, or at an open the system did. A cache that is open goes on in RAM.
-    #[error("{action} {}", path.display())]
+    #[error("{action} {} failed", path.display())]
     Io {
         /// What was being done.
         action: &'static str,
@@ -131,4 +131,18 @@ pub enum Error {
     /// may open caches of its own, in other directories.
     #[error("the cache was opened by the process that this one was forked from")]
     Forked,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_can_be_read() {
+        let option = Error::Option { option: "ram", found: 7, allowed: "at least 65536".into() };
+        assert_eq!(option.to_string(), "option `ram` is 7, but must be at least 65536");
+        let io =
+            Error::Io { action: "creating", path: "dir/LOCK".into(), source: io::ErrorKind::NotFound.into() };
+        assert_eq!(io.to_string(), "creating dir/LOCK failed");
+    }
 }

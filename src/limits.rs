@@ -168,7 +168,7 @@ fn check(option: &'static str, found: u64, min: u64, max: u64) -> Result<(), Err
     if (min..=max).contains(&found) {
         return Ok(());
     }
-    let allowed = if max == u64::MAX { format!("{min} at least") } else { format!("{min} to {max}") };
+    let allowed = if max == u64::MAX { format!("at least {min}") } else { format!("from {min} to {max}") };
     Err(Error::Option { option, found, allowed })
 }
 
