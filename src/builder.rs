@@ -153,6 +153,10 @@ impl<K: Key, V: Value> Builder<K, V> {
     ///
     /// A hit is noted at most once in a sixteenth of this time, so an entry may expire that much early.
     ///
+    /// The first hit on a copy that was written to disk under a longer time, or none, makes that copy void. It costs
+    /// a write to the journal, and with [`Durability::PowerLoss`](crate::Durability::PowerLoss) the look-up waits until
+    /// that is synced.
+    ///
     /// # Examples
     ///
     /// ```

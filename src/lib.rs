@@ -53,8 +53,9 @@
 //!
 //! A [`Cache`] is a handle that is cheap to clone and can be shared between threads. A hit in RAM takes no
 //! lock, nor does a miss in RAM alone. Everything else takes a short lock on one part of the keys, and lets go of
-//! it before it reads a value from disk. Only where a method says so does it wait for the disk to write or sync. A cache with a directory has
-//! one background thread, which does the writing. There is no async runtime involved.
+//! it before it reads a value from disk. Where an operation may wait for the disk to write or sync, its method says
+//! so, or the option that asks for it. A cache with a directory has one background thread, which writes the values.
+//! There is no async runtime involved.
 //!
 //! What goes wrong in the background is reported as `tracing` events, some of them under a lock: a subscriber
 //! must not use the cache itself.
