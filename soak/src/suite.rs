@@ -67,6 +67,7 @@ pub const SUITES: &[Suite] = &[
     test("caller", "collisions", "keys that an enemy has chosen"),
     test("caller", "limits", "the edges of sizes, times and numbers"),
     test("process", "user_code", "user code that panics"),
+    test("process", "length_bombs", "lengths that were forged"),
     fuzz("segment", 39, "segments as the parser meets them"),
     fuzz("metadata", 40, "STATE, snapshot and journal as the parsers meet them"),
     fuzz("codec", 44, "bytes that no codec wrote"),

@@ -3,8 +3,10 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod allocations;
 mod crowd;
 mod growth;
+mod length_bombs;
 mod overhead;
 mod restart;
 mod slow_disk;

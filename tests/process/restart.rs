@@ -3,62 +3,19 @@
 //! `EMBERCACHE_SOAK` (a factor) makes the log larger.
 
 use std::{
-    alloc::{GlobalAlloc, Layout, System},
     fs,
     path::Path,
-    sync::atomic::{AtomicUsize, Ordering::Relaxed},
     time::{Duration, Instant},
 };
 
-use crate::common::{TempDir, cases, figure};
+use crate::{
+    allocations::most_during,
+    common::{TempDir, cases, figure},
+};
 use embercache::{Admission, Cache, GIB, MIB, Start};
 
 /// Beside the index, whatever its size: stripes, the write buffer, a segment's list of records for each thread.
 const REST_BYTES: usize = 8 << 20;
-
-/// The system's allocator, with a count of what is allocated, and of the most that was.
-struct Counting;
-
-static ALLOCATED: AtomicUsize = AtomicUsize::new(0);
-static MOST: AtomicUsize = AtomicUsize::new(0);
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
-
-impl Counting {
-    /// Relaxed: sums, read when the other threads have nothing to do.
-    fn add(bytes: usize) {
-        MOST.fetch_max(ALLOCATED.fetch_add(bytes, Relaxed) + bytes, Relaxed);
-    }
-}
-
-// SAFETY: every call is passed on to the system's allocator as it is.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        Counting::add(layout.size());
-        // SAFETY: as the caller has promised.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        Counting::add(layout.size());
-        // SAFETY: as the caller has promised.
-        unsafe { System.alloc_zeroed(layout) }
-    }
-
-    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
-        ALLOCATED.fetch_sub(layout.size(), Relaxed);
-        // SAFETY: as the caller has promised.
-        unsafe { System.dealloc(at, layout) }
-    }
-
-    unsafe fn realloc(&self, at: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        Counting::add(size);
-        ALLOCATED.fetch_sub(layout.size(), Relaxed);
-        // SAFETY: as the caller has promised.
-        unsafe { System.realloc(at, layout, size) }
-    }
-}
 
 #[test]
 fn a_restart_is_quick_and_small() {
@@ -89,15 +46,14 @@ fn a_restart_is_quick_and_small() {
         if how == "killed" {
             put_back(&killed, &dir.cache());
         }
-        let before = ALLOCATED.load(Relaxed);
-        MOST.store(before, Relaxed);
-        let begun = Instant::now();
-        let cache = open(&dir.cache());
-        assert_eq!(cache.get(&(entries / 2)), Some(value(entries / 2)));
-        let first = begun.elapsed();
-        assert_eq!(cache.len(), entries);
-        let all = begun.elapsed();
-        let (most, stats) = (MOST.load(Relaxed) - before, cache.stats());
+        let ((first, all, stats), most) = most_during(|| {
+            let begun = Instant::now();
+            let cache = open(&dir.cache());
+            assert_eq!(cache.get(&(entries / 2)), Some(value(entries / 2)));
+            let first = begun.elapsed();
+            assert_eq!(cache.len(), entries);
+            (first, begun.elapsed(), cache.stats())
+        });
         assert_eq!(stats.recovery.start, start);
         let index = stats.index_bytes as usize;
         figure(
