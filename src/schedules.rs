@@ -47,6 +47,8 @@ const RANDOM: usize = 2_000;
 const PCT: usize = 200;
 /// The changes of priority in a PCT schedule.
 const PCT_DEPTH: usize = 3;
+/// How often a disk and an index are compared until they are the same.
+const AUDITS: usize = 20;
 /// Shuttle's own is too small for a batch of look-ups.
 const STACK_BYTES: usize = 256 << 10;
 
@@ -324,6 +326,10 @@ fn explore(tuning: Tuning, begin: Act, acts: &'static [Act]) -> Arc<Seen> {
     let ran = run(Box::new(RandomScheduler::new(RANDOM * soak)))
         + run(Box::new(PctScheduler::new(PCT_DEPTH, PCT * soak)));
     println!("line 34: {ran} schedules: {seen:?}");
+    println!(
+        "line 35: {ran} schedules, {} records on disk alive, each in the index",
+        seen.audited.load(Relaxed)
+    );
     seen
 }
 
@@ -376,6 +382,7 @@ struct Seen {
     loads_overtaken: AtomicU64,
     reopened: AtomicU64,
     survivors: AtomicU64,
+    audited: AtomicU64,
 }
 
 impl Seen {
@@ -503,6 +510,7 @@ impl Stage {
     fn end(self) {
         (0..KEYS).for_each(|key| self.get(key));
         self.cache.check();
+        self.audit();
         self.kill();
         self.seen.note(&self.cache.stats());
         self.close();
@@ -512,6 +520,25 @@ impl Stage {
         }
         let floors: Vec<_> = (0..KEYS).map(|key| self.oracle.floor(key)).collect();
         self.judge_disk(&self.disk, &floors, &self.seen.reopened);
+    }
+
+    /// Whatever has come of the races, what is not dead on disk is what the index names: no record less, which
+    /// would be lost by a kill, and none more, which would come back.
+    fn audit(&self) {
+        // Another thread may have closed it.
+        let Ok(()) = self.cache.flush() else { return };
+        let mut seen = (0, 0);
+        // What is reclaimed is dead first, and then leaves the index.
+        for _ in 0..AUDITS {
+            let alive = open(self.tuning, &self.disk.after_kill()).stats().recovery.entries;
+            seen = (alive, self.cache.stats().disk_entries);
+            if seen.0 == seen.1 {
+                self.seen.audited.fetch_add(alive, Relaxed);
+                return;
+            }
+            thread::yield_now();
+        }
+        panic!("{} records on disk are alive, and {} are in the index", seen.0, seen.1);
     }
 
     fn judge_disk(&self, disk: &MemoryDisk, floors: &[Floor], found: &AtomicU64) {

@@ -3,6 +3,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod audit;
 mod flush_keeps;
 mod model;
 mod no_stale;
