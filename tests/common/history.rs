@@ -182,11 +182,12 @@ pub(crate) struct Judgement {
 impl Judgement {
     /// What is wrong with finding this version under the key, if anything is.
     pub(crate) fn lie(&self, key: u64, version: u64) -> Option<String> {
-        let call = self.calls.get(version as usize).filter(|call| call.what == What::Insert(key))?;
-        let wrong = match (call.start, call.end) {
-            (None, _) => "was not even begun",
-            (_, Some(end)) if end < self.floors[key as usize] => "is stale",
-            _ => return None,
+        let call = self.calls.get(version as usize).filter(|call| call.what == What::Insert(key));
+        let wrong = match call.map(|call| (call.start, call.end)) {
+            None => "was never asked for",
+            Some((None, _)) => "was not even begun",
+            Some((_, Some(end))) if end < self.floors[key as usize] => "is stale",
+            Some(_) => return None,
         };
         Some(format!("version {version} of key {key} {wrong}: {:#?}", self.of(key)))
     }

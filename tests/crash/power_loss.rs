@@ -59,7 +59,7 @@ fn modes_may_follow_one_another() {
     assert!(found.warm > found.images / 10 && found.cold > found.images / 10, "{found:?}");
 }
 
-/// R5: the journal file that says that a segment is dead goes, and then the unlink of that segment turns
+/// Line 14 (d), R5: the journal file that says that a segment is dead goes, and then the unlink of that segment turns
 /// out to be lost with the power. The disk had refused to unlink it for a while, so nothing else has made
 /// that durable in between.
 #[test]
@@ -95,11 +95,19 @@ fn a_segment_whose_unlink_is_lost_finds_its_journal_still_there() {
     let mut replay = disk.replay();
     let mut random = Random::new(from_env("EMBERCACHE_SEED", 5));
     let per_moment = cases(10);
-    let mut images = 0;
+    let (mut images, mut back_on_disk, mut without_journal) = (0, 0, 0);
     while let Some(step) = replay.advance() {
         let is_chosen = replay.at() >= first && step == Step::Named;
-        for _ in 0..if is_chosen { per_moment } else { 0 } {
+        if !is_chosen {
+            continue;
+        }
+        let has =
+            |disk: &MemoryDisk, name: &str| disk.contents().iter().any(|(path, _)| path.ends_with(name));
+        let is_unlinked = !has(&replay.after_kill(false), "seg-00000000.log");
+        for _ in 0..per_moment {
             let image = replay.after_power_loss(&mut |below| random.below(below));
+            back_on_disk += u64::from(is_unlinked && has(&image, "seg-00000000.log"));
+            without_journal += u64::from(!has(&image, "inv-00000000.log"));
             let left = builder().io(Arc::new(image)).open().unwrap();
             assert_eq!(left.stats().recovery.start, Start::Recovered);
             let back: Vec<u64> = (0..KEYS).filter(|key| left.contains_key(key)).collect();
@@ -107,8 +115,17 @@ fn a_segment_whose_unlink_is_lost_finds_its_journal_still_there() {
             images += 1;
         }
     }
-    assert!(images > 300, "only {images} images");
-    figure(14, &format!("(d) {images} images with unlinks that may be lost, 0 stale"));
+    figure(
+        14,
+        &format!(
+            "(d) {images} images, in {back_on_disk} an unlinked segment is back, in {without_journal} the journal \
+             that calls it dead is gone, 0 stale"
+        ),
+    );
+    assert!(
+        images > 300 && back_on_disk > images / 50 && without_journal > images / 50,
+        "nothing was tested"
+    );
 }
 
 /// What a flush has made safe stays so while reclaim writes it again: at each moment one copy or the other

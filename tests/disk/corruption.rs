@@ -244,6 +244,7 @@ fn a_bit_of_a_mebibyte_flips() {
 /// Cuts the file at these lengths.
 fn cut(wreck: &Wreck, file: &Path, lengths: impl Iterator<Item = usize>) -> usize {
     let ends = wreck.ends_of_records(&wreck.bytes(file));
+    assert!(ends.len() > 20, "{} records to lose in {}", ends.len(), file.display());
     let cut = |len| {
         let disk = wreck.damaged(file, |bytes| bytes.truncate(len));
         let found = wreck.open(&disk).found;
@@ -282,6 +283,7 @@ fn a_large_segment_is_cut_off() {
 fn pages_of_zeros_and_garbage() {
     let mut random = Random::new(from_env("EMBERCACHE_SEED", 17));
     let wrecks = [Left::ByClose, Left::ByKill].map(|left| Wreck::new(left, 1));
+    let (mut found, mut owed) = (0, 0);
     for case in 0..cases(300) {
         let wreck = &wrecks[case as usize % 2];
         let files: Vec<_> = wreck.disk.contents();
@@ -293,10 +295,15 @@ fn pages_of_zeros_and_garbage() {
             bytes[page.min(end)..end].fill_with(|| if with_zeros { 0 } else { random.next() as u8 });
         });
         if !file.ends_with("LOCK") {
-            wreck.open(&disk);
+            found += wreck.open(&disk).found.len();
+            owed += wreck.current.len();
         }
     }
-    figure(17, &format!("{} pages of zeros or garbage, 0 wrong", cases(300)));
+    figure(
+        17,
+        &format!("{} pages of zeros or garbage, 0 wrong, {found} of {owed} entries found", cases(300)),
+    );
+    assert!(found > owed / 2, "{found} of {owed} were found: nothing was tested");
 }
 
 /// Line 18.
@@ -304,6 +311,7 @@ fn pages_of_zeros_and_garbage() {
 fn segments_are_swapped_doubled_and_renamed() {
     let mut random = Random::new(from_env("EMBERCACHE_SEED", 18));
     let wrecks = [Left::ByClose, Left::ByKill].map(|left| Wreck::new(left, 1));
+    let (mut found, mut owed) = (0, 0);
     for case in 0..cases(200) {
         let wreck = &wrecks[case as usize % 2];
         let files = wreck.files("seg-");
@@ -322,9 +330,17 @@ fn segments_are_swapped_doubled_and_renamed() {
                 disk.remove(&one);
             }
         }
-        wreck.open(&disk);
+        found += wreck.open(&disk).found.len();
+        owed += wreck.current.len();
     }
-    figure(18, &format!("{} segments swapped, doubled or renamed, 0 stale", cases(200)));
+    figure(
+        18,
+        &format!(
+            "{} segments swapped, doubled or renamed, 0 stale, {found} of {owed} entries found",
+            cases(200)
+        ),
+    );
+    assert!(found > owed / 2, "{found} of {owed} were found: nothing was tested");
 }
 
 /// Line 19: a frame with a check of its own that is right, of another life, of another file or of another
