@@ -10,12 +10,13 @@ use std::{
     time::Duration,
 };
 
-use crate::common::{TempDir, contents, roomy, value::value, wait_until};
+use crate::common::{Random, TempDir, cases, contents, figure, from_env, roomy, value::value, wait_until};
 use embercache::{
     Durability, Error, KIB, Start, WriteBehind,
-    testing::{FaultDisk, Operation},
+    testing::{FaultDisk, Io, MemoryDisk, Operation},
 };
 
+const MODES: [Durability; 2] = [Durability::ProcessCrash, Durability::PowerLoss];
 /// EMFILE.
 const TOO_MANY_OPEN_FILES: i32 = 24;
 
@@ -43,7 +44,7 @@ fn several_threads_share_a_sync() {
     assert_eq!(cache.stats().journal_syncs, stats.journal_syncs, "no copy on disk, yet a wait");
 }
 
-/// A sync that fails is not tried again. The segment is given up with its entries, its file goes,
+/// Line 27: a sync that fails is not tried again. The segment is given up with its entries, its file goes,
 /// and the rest goes on.
 #[test]
 fn a_segment_whose_sync_fails_is_given_up() {
@@ -88,6 +89,68 @@ fn a_segment_whose_sync_fails_is_given_up() {
             assert_eq!((cache.stats().recovery.start, cache.len()), (Start::Clean, 0));
         }
     }
+    figure(
+        27,
+        "a flush and a close whose sync fails: no second sync, the file is gone, its 100 entries miss",
+    );
+}
+
+/// Line 30: the journal cannot be written, or not be synced. Then STATE goes and the next start is cold; and where
+/// it cannot go, whoever changes something is told, each time.
+#[test]
+fn a_journal_that_cannot_be_written() {
+    const KEYS: u64 = 40;
+    let rounds = cases(50);
+    let (mut cold, mut told) = (0, 0);
+    for round in 0..rounds {
+        let mut random = Random::new(from_env("EMBERCACHE_SEED", 30) << 32 | round);
+        for (durability, stays) in MODES.into_iter().flat_map(|mode| [false, true].map(|stays| (mode, stays)))
+        {
+            let memory = MemoryDisk::new();
+            let disk = FaultDisk::over(Arc::new(memory.clone()));
+            let builder = |io: Arc<dyn Io>| roomy(Path::new("cache")).durability(durability).io(io);
+            let cache = builder(Arc::new(disk.clone())).open().unwrap();
+            (0..KEYS).for_each(|key| cache.insert(key, value(key, 1, 500)).unwrap());
+            cache.flush().unwrap();
+            // Some of it is well before.
+            let well = random.below(3);
+            (0..well).for_each(|key| assert!(cache.remove(&key).unwrap()));
+            match (durability, stays) {
+                (Durability::PowerLoss, true) => disk.fail_sync(Some(ErrorKind::Other)),
+                (Durability::PowerLoss, false) => disk.fail_syncs_of("inv-", ErrorKind::Other),
+                _ => disk.fail_writes(Some(ErrorKind::StorageFull)),
+            }
+            disk.fail_unlink(stays.then_some(ErrorKind::PermissionDenied));
+            let key = well + random.below(KEYS - well);
+            let changes: [&dyn Fn() -> Result<(), Error>; 3] =
+                [&|| cache.remove(&key).map(drop), &|| cache.insert(key, value(key, 2, 500)), &|| {
+                    cache.clear()
+                }];
+            let changed = changes[random.below(3) as usize]();
+            let left = memory.after_kill();
+            let has_state = left.contents().iter().any(|(path, _)| path.ends_with("STATE"));
+            if stays {
+                assert!(matches!(changed, Err(Error::NotDurable { .. })), "{durability:?}: {changed:?}");
+                assert!(matches!(cache.remove(&(KEYS - 1)), Err(Error::NotDurable { .. })), "not told again");
+                assert!(has_state && cache.flush().is_err(), "a flush says that all is well");
+                told += 1;
+            } else {
+                assert!(
+                    changed.is_ok() && !has_state,
+                    "{durability:?}: {changed:?}, STATE is there: {has_state}"
+                );
+                let next = builder(Arc::new(left)).open().unwrap();
+                assert_eq!((next.stats().recovery.start, next.len()), (Start::New, 0), "{durability:?}");
+                cold += 1;
+            }
+        }
+    }
+    figure(
+        30,
+        &format!(
+            "{cold} journals unwritable: STATE gone and a cold start each; {told} with STATE in the way: told each"
+        ),
+    );
 }
 
 fn is_segment(path: &Path) -> bool {
