@@ -5,17 +5,24 @@ use std::{
     os::unix::fs::{PermissionsExt, symlink},
     path::Path,
     process::Command,
-    sync::atomic::{AtomicBool, Ordering::Relaxed},
+    sync::{
+        atomic::{AtomicBool, Ordering::Relaxed},
+        mpsc,
+    },
     thread,
     time::Duration,
 };
 
 use crate::common::{
-    TempDir, TestCache, contents, fault_disk, roomy, tiny,
+    TempDir, TestCache, contents, fault_disk, figure, roomy, skip, tiny,
     value::{value, version},
 };
 use embercache::{Builder, Cache, Error, GIB, KIB, MIB, OnMismatch, ReadMode, Start, WriteBehind};
+use rustix::fs::{CWD, FileType, Mode, makedev, mknodat};
 use xxhash_rust::xxh3::xxh3_64;
+
+/// A thousand times as long as an open takes.
+const LIMIT: Duration = Duration::from_secs(20);
 
 type TestBuilder = Builder<u64, Vec<u8>>;
 
@@ -134,22 +141,92 @@ fn a_foreign_file_is_never_touched() {
     names.iter().for_each(|name| assert_eq!(fs::read(dir.cache().join(name)).unwrap(), b"canary", "{name}"));
 }
 
-/// Links and pipes where the cache expects files of its own are refused or passed over, never followed.
-#[test]
-fn a_link_in_place_of_a_file() {
-    for name in ["LOCK", "STATE"] {
-        let dir = used();
-        let file = dir.cache().join(name);
-        let elsewhere = dir.outer().join("elsewhere");
-        fs::rename(&file, &elsewhere).unwrap();
-        symlink(&elsewhere, &file).unwrap();
-        let canary = fs::read(&elsewhere).unwrap();
-        if let Ok(cache) = roomy(&dir.cache()).open() {
-            cache.insert(1, value(1, 2, 100)).unwrap();
-            cache.close().unwrap();
+/// What somebody may put in a file's place to have the cache read or write something else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Trap {
+    Link,
+    HardLink,
+    Pipe,
+    Device,
+}
+
+impl Trap {
+    /// `None`, said aloud, where that takes more rights than there are.
+    fn set(self, at: &Path, elsewhere: &Path) -> Option<()> {
+        let node = |kind, device| mknodat(CWD, at, kind, Mode::from_raw_mode(0o600), device);
+        match self {
+            Trap::Link => symlink(elsewhere, at).unwrap(),
+            Trap::HardLink => fs::hard_link(elsewhere, at).unwrap(),
+            Trap::Pipe => node(FileType::Fifo, 0).unwrap(),
+            Trap::Device => {
+                if let Err(error) = node(FileType::CharacterDevice, makedev(1, 3)) {
+                    skip("a device in place of a file", &error.to_string());
+                    return None;
+                }
+            }
         }
-        assert!(fs::read(&elsewhere).unwrap() == canary, "{name}: wrote through a link");
+        Some(())
     }
+}
+
+/// Line 51: links, pipes and devices where the cache expects files of its own are refused or passed over: never
+/// followed, read, written to or waited for.
+#[test]
+fn a_trap_in_place_of_a_file() {
+    let (mut traps, mut refused) = (0, 0);
+    for name in ["LOCK", "STATE", "seg-00000000.log", "inv-00000000.log", "index.snap"] {
+        for trap in [Trap::Link, Trap::HardLink, Trap::Pipe, Trap::Device] {
+            let dir = used();
+            // Which begins the journal.
+            assert!(roomy(&dir.cache()).open().unwrap().remove(&0).unwrap());
+            if name.starts_with("inv-") {
+                // Only without it the journal is asked.
+                fs::remove_file(dir.cache().join("index.snap")).unwrap();
+            }
+            let file = dir.cache().join(name);
+            let elsewhere = dir.outer().join("elsewhere");
+            // What the cache itself wrote: to follow the trap would work.
+            fs::rename(&file, &elsewhere).unwrap();
+            let canary = fs::read(&elsewhere).unwrap();
+            let Some(()) = trap.set(&file, &elsewhere) else { continue };
+            let (tell, told) = mpsc::channel();
+            let cache_dir = dir.cache();
+            thread::spawn(move || tell.send(use_trapped(&cache_dir)));
+            let found = told.recv_timeout(LIMIT).unwrap_or_else(|_| panic!("{trap:?} for {name}: it waits"));
+            assert!(
+                fs::read(&elsewhere).unwrap() == canary,
+                "{trap:?} for {name}: wrote to what is elsewhere"
+            );
+            match found {
+                None => refused += 1,
+                Some(found) if name == "index.snap" => assert_eq!(found as u64, ENTRIES - 1),
+                Some(found) => assert_eq!(found, 0, "{trap:?} for {name}: it was believed"),
+            }
+            // What a cache cannot be without, and what it can do without.
+            assert_eq!(found.is_none(), ["LOCK", "STATE"].contains(&name), "{trap:?} for {name}: {found:?}");
+            traps += 1;
+        }
+    }
+    figure(
+        51,
+        &format!("{traps} links, pipes and devices for files: {refused} opens refused, none followed"),
+    );
+}
+
+/// Opens the directory, reads, and writes as much as goes round. How many entries were there; `None` if the open was
+/// refused.
+fn use_trapped(dir: &Path) -> Option<usize> {
+    let cache = match roomy(dir).open() {
+        Ok(cache) => cache,
+        Err(Error::Io { .. } | Error::Unusable { .. } | Error::NotACache { .. }) => return None,
+        Err(error) => panic!("refused by another error: {error}"),
+    };
+    let found = (0..ENTRIES).filter(|key| cache.get(key).is_some()).count();
+    (0..ENTRIES).for_each(|key| cache.insert(key, value(key, 2, 2_000)).unwrap());
+    cache.flush().unwrap();
+    (0..ENTRIES).for_each(|key| _ = cache.remove(&key).unwrap());
+    cache.close().unwrap();
+    Some(found)
 }
 
 #[test]
