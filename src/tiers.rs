@@ -200,7 +200,11 @@ impl<K: Key, V: Value> Tiers<K, V> {
     /// Loads stripes from the footers: sorted out first, so that each fills its index in one go, while
     /// that is near the processor.
     fn recover(&self, log: &Log, stripes: Range<usize>) {
-        let mut found = vec![Vec::new(); stripes.len()];
+        // As many as there will be, hashes being spread evenly, give or take four deviations: lists that grow
+        // by doubling would together be larger than the index.
+        let mean = log.recorded() as usize / self.stripes.len();
+        let most = mean + 4 * mean.isqrt();
+        let mut found: Vec<_> = stripes.clone().map(|_| Vec::with_capacity(most)).collect();
         log.recover(stripes.clone(), self.stripe_bits, &mut |hash, location| {
             found[hash.stripe(self.stripe_bits) - stripes.start].push((hash, location));
         });
