@@ -9,7 +9,7 @@ mod common;
 use std::{
     env, process,
     sync::atomic::{
-        AtomicBool, AtomicU64,
+        AtomicU64,
         Ordering::{Acquire, Relaxed, Release},
     },
     thread,
@@ -19,6 +19,7 @@ use std::{
 use common::{
     Random, TempDir, TestCache, tiny,
     value::{self, value},
+    watchdog::watched,
 };
 use embercache::Error;
 
@@ -27,16 +28,14 @@ const THREADS: u64 = 8;
 const KEYS: u64 = 64;
 /// So much that a stress of seconds has restarts, too.
 const LIFE: Duration = Duration::from_secs(2);
-/// Without an operation that returns for so long, somebody waits for ever.
-const PATIENCE: Duration = Duration::from_secs(30);
 
 fn main() {
     let Some(seconds) = env::args().nth(1).and_then(|seconds| seconds.parse().ok()) else { return };
     let (dir, facts) = (TempDir::new(), Facts::default());
     let end = Instant::now() + Duration::from_secs(seconds);
     let mut disk_hits = 0;
-    thread::scope(|scope| {
-        let watching = scope.spawn(|| facts.watch());
+    let progress = || facts.operations.load(Relaxed);
+    watched(progress, || {
         for life in 0.. {
             if Instant::now() >= end {
                 break;
@@ -46,8 +45,6 @@ fn main() {
             cache.check();
             disk_hits += cache.stats().disk_hits;
         }
-        facts.has_ended.store(true, Relaxed);
-        watching.join().expect("it watches only");
     });
     let [operations, hits, lies] =
         [&facts.operations, &facts.hits, &facts.lies].map(|count| count.load(Relaxed));
@@ -82,7 +79,6 @@ struct Facts {
     operations: AtomicU64,
     hits: AtomicU64,
     lies: AtomicU64,
-    has_ended: AtomicBool,
 }
 
 /// A key's version in what stands for the database, and the one whose invalidation of the cache was
@@ -94,28 +90,11 @@ struct Fact {
     acknowledged: AtomicU64,
 }
 
-impl Facts {
-    /// Ends the process when nothing is done any more.
-    fn watch(&self) {
-        let (mut seen, mut since) = (0, Instant::now());
-        while !self.has_ended.load(Relaxed) {
-            thread::sleep(Duration::from_millis(20));
-            let operations = self.operations.load(Relaxed);
-            if operations != seen {
-                (seen, since) = (operations, Instant::now());
-            } else if since.elapsed() > PATIENCE {
-                eprintln!("no operation has returned for {PATIENCE:?}, after {operations}");
-                process::abort();
-            }
-        }
-    }
-}
-
 impl Default for Facts {
     fn default() -> Self {
         let none = AtomicU64::default;
         let keys = std::array::from_fn(|_| Fact::default());
-        Facts { keys, operations: none(), hits: none(), lies: none(), has_ended: AtomicBool::new(false) }
+        Facts { keys, operations: none(), hits: none(), lies: none() }
     }
 }
 

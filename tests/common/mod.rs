@@ -11,6 +11,7 @@ pub(crate) mod model;
 pub(crate) mod ops;
 pub(crate) mod oracle;
 pub(crate) mod value;
+pub(crate) mod watchdog;
 pub(crate) mod witness;
 
 use std::{

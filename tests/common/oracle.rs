@@ -69,6 +69,11 @@ impl Oracle {
         }
     }
 
+    /// How often the clock has ticked, so whether anything happens.
+    pub(crate) fn ticks(&self) -> u64 {
+        self.clock.load(SeqCst)
+    }
+
     /// The clock's next tick. Taken before an operation is called, it is its start.
     pub(crate) fn now(&self) -> Stamp {
         Stamp(self.clock.fetch_add(1, SeqCst))

@@ -14,6 +14,7 @@ use std::{
 use crate::common::{
     Random, TempDir, TestCache, cases, figure, from_env, tiny,
     value::{self, value},
+    watchdog::watched,
 };
 use embercache::{Builder, KIB, MIB, ReadMode, WriteBehind};
 
@@ -81,21 +82,25 @@ fn the_log_stays_within_its_limit() {
     let dir = TempDir::new();
     let cache = regime(&dir.cache()).open().unwrap();
     let (stop, mut samples, mut most, mut most_journal) = (AtomicBool::new(false), 0, 0, 0);
-    thread::scope(|scope| {
-        for number in 0..3 {
-            let (cache, stop) = (&cache, &stop);
-            scope.spawn(move || use_much(cache, number, stop));
-        }
-        let end = Instant::now() + time;
-        while Instant::now() < end {
-            thread::sleep(Duration::from_millis(10));
-            let use_bytes = Use::of(&dir.cache());
-            (most, most_journal) = (most.max(use_bytes.segments), most_journal.max(use_bytes.journal));
-            assert!(use_bytes.others <= OTHER_FILES_BYTES, "{use_bytes:?}");
-            samples += 1;
-        }
-        stop.store(true, SeqCst);
-    });
+    let done = AtomicU64::new(0);
+    let work = || {
+        thread::scope(|scope| {
+            for number in 0..3 {
+                let (cache, stop, done) = (&cache, &stop, &done);
+                scope.spawn(move || use_much(cache, number, stop, done));
+            }
+            let end = Instant::now() + time;
+            while Instant::now() < end {
+                thread::sleep(Duration::from_millis(10));
+                let use_bytes = Use::of(&dir.cache());
+                (most, most_journal) = (most.max(use_bytes.segments), most_journal.max(use_bytes.journal));
+                assert!(use_bytes.others <= OTHER_FILES_BYTES, "{use_bytes:?}");
+                samples += 1;
+            }
+            stop.store(true, SeqCst);
+        })
+    };
+    watched(|| done.load(SeqCst), work);
     let stats = cache.stats();
     assert!(stats.reclaimed > 1_000 && stats.journal_records > 1_000, "nothing was tested: {stats}");
     assert!(most <= CAPACITY_BYTES + 2 * SEGMENT_BYTES, "{most} bytes of segments");
@@ -113,9 +118,10 @@ fn regime(dir: &Path) -> Builder<u64, Vec<u8>> {
     tiny(dir).segment_size(SEGMENT_BYTES).disk(CAPACITY_BYTES).write_behind(WriteBehind::Through)
 }
 
-fn use_much(cache: &TestCache, number: u64, stop: &AtomicBool) {
+fn use_much(cache: &TestCache, number: u64, stop: &AtomicBool, done: &AtomicU64) {
     let mut random = Random::new(from_env("EMBERCACHE_SEED", 61) << 8 | number);
     while !stop.load(SeqCst) {
+        done.fetch_add(1, SeqCst);
         let key = random.below(2_000);
         match random.below(1_000) {
             0..500 => cache.insert(key, value(key, 1, 24 + random.below(3_000) as usize)).unwrap(),

@@ -7,7 +7,7 @@
 
 use std::{
     fs,
-    sync::atomic::{AtomicBool, Ordering::Relaxed},
+    sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     thread,
     time::{Duration, Instant},
 };
@@ -15,6 +15,7 @@ use std::{
 use crate::common::{
     Random, TempDir, TestCache, cases, figure, machine,
     value::{self, value},
+    watchdog::watched,
 };
 use embercache::{Cache, KIB, MIB, WriteBehind};
 
@@ -38,16 +39,19 @@ fn nothing_grows() {
     let builder = Cache::builder(dir.cache()).ram(4 * MIB).segment_size(256 * KIB).disk(16 * MIB);
     let cache = builder.write_behind(WriteBehind::After(Duration::from_millis(200))).open().unwrap();
     let run = Duration::from_secs(6) * cases(1) as u32;
-    let stop = AtomicBool::new(false);
-    let samples = thread::scope(|scope| {
-        for seed in 0..2 {
-            let (cache, stop) = (&cache, &stop);
-            scope.spawn(move || use_all_of_it(cache, Random::new(seed), stop));
-        }
-        let samples = sample(run);
-        stop.store(true, Relaxed);
-        samples
-    });
+    let (stop, done) = (AtomicBool::new(false), AtomicU64::new(0));
+    let work = || {
+        thread::scope(|scope| {
+            for seed in 0..2 {
+                let (cache, stop, done) = (&cache, &stop, &done);
+                scope.spawn(move || use_all_of_it(cache, Random::new(seed), stop, done));
+            }
+            let samples = sample(run);
+            stop.store(true, Relaxed);
+            samples
+        })
+    };
+    let samples = watched(|| done.load(Relaxed), work);
     let stats = cache.stats();
     // By then RAM and disk are full and have been written over.
     let settled = &samples[samples.len() / 3..];
@@ -79,9 +83,10 @@ fn nothing_grows() {
 }
 
 /// Every operation there is, on values of many sizes.
-fn use_all_of_it(cache: &TestCache, mut random: Random, stop: &AtomicBool) {
+fn use_all_of_it(cache: &TestCache, mut random: Random, stop: &AtomicBool, done: &AtomicU64) {
     let mut kept = Vec::new();
     while !stop.load(Relaxed) {
+        done.fetch_add(1, Relaxed);
         // Some keys are asked for more than others.
         let key = random.below(KEYS).min(random.below(KEYS));
         let len = [24, 100, 700, 4_000][random.below(4) as usize];

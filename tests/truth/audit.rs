@@ -9,7 +9,8 @@ use std::{
 };
 
 use crate::common::{
-    Random, TestCache, cases, figure, from_env, oracle::Oracle, value::version, wait_until, witness::Witness,
+    Random, TestCache, cases, figure, from_env, oracle::Oracle, value::version, wait_until,
+    watchdog::watched, witness::Witness,
 };
 use embercache::{
     Admission, Builder, Cache, KIB, Start, WriteBehind,
@@ -29,14 +30,18 @@ fn the_index_names_what_is_alive_on_disk_and_nothing_else() {
     let cache = builder(slow).open().unwrap();
     let mut audited = 0;
     for audit in 0..audits {
-        thread::scope(|scope| {
-            for number in 0..THREADS {
-                let witness = Witness { cache: &cache, oracle: &oracle, hits: &hits, may_be_closed: false };
-                let random = Random::new(from_env("EMBERCACHE_SEED", 35) << 32 | audit << 8 | number);
-                scope.spawn(move || race(witness, random));
-            }
-        });
-        cache.flush().unwrap();
+        let work = || {
+            thread::scope(|scope| {
+                for number in 0..THREADS {
+                    let witness =
+                        Witness { cache: &cache, oracle: &oracle, hits: &hits, may_be_closed: false };
+                    let random = Random::new(from_env("EMBERCACHE_SEED", 35) << 32 | audit << 8 | number);
+                    scope.spawn(move || race(witness, random));
+                }
+            });
+            cache.flush().unwrap();
+        };
+        watched(|| oracle.ticks(), work);
         // What is reclaimed is dead first, and then leaves the index.
         let mut alive = 0;
         wait_until("disk and index agree", Duration::from_secs(10), || {

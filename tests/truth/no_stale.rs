@@ -4,7 +4,8 @@
 use std::{sync::atomic::AtomicU64, thread, time::Duration};
 
 use crate::common::{
-    Random, TempDir, cases, fault_disk, figure, from_env, oracle::Oracle, tiny, witness::Witness,
+    Random, TempDir, cases, fault_disk, figure, from_env, oracle::Oracle, tiny, watchdog::watched,
+    witness::Witness,
 };
 use embercache::{Builder, Stats, WriteBehind, testing::Operation};
 
@@ -66,20 +67,25 @@ fn run(keys: u64, ops: u64, options: impl Fn(&TempDir) -> Builder<u64, Vec<u8>>)
     let mut ends = Vec::new();
     for life in 0..LIVES {
         let cache = options(&dir).open().unwrap();
-        thread::scope(|scope| {
-            for thread in 0..THREADS {
-                let witness = Witness { cache: &cache, oracle: &oracle, hits: &hits, may_be_closed: false };
-                let worker = Worker { witness, keys };
-                let random = Random::new(seed ^ life << 32 ^ thread << 48);
-                scope.spawn(move || worker.run(random, ops / LIVES / THREADS));
+        let work = || {
+            thread::scope(|scope| {
+                for thread in 0..THREADS {
+                    let witness =
+                        Witness { cache: &cache, oracle: &oracle, hits: &hits, may_be_closed: false };
+                    let worker = Worker { witness, keys };
+                    let random = Random::new(seed ^ life << 32 ^ thread << 48);
+                    scope.spawn(move || worker.run(random, ops / LIVES / THREADS));
+                }
+            });
+            cache.check();
+            ends.push(cache.stats());
+            if life % 2 == 0 {
+                cache.close().unwrap();
             }
-        });
-        cache.check();
-        ends.push(cache.stats());
-        if life % 2 == 0 {
-            cache.close().unwrap();
-        }
+        };
+        watched(|| oracle.ticks(), work);
     }
+    figure(38, &format!("{} steps of {THREADS} threads watched, never 30 s without one", oracle.ticks()));
     figure(32, &format!("{ops} operations on {keys} keys by {THREADS} threads, {LIVES} opens, 0 stale"));
     // A test in which everything is missed would pass as well, and so would one without a disk.
     let hits = hits.into_inner();
