@@ -81,6 +81,8 @@ impl Location {
 }
 
 const _: () = assert!(Location::BITS == 54);
+// What files say of lengths and offsets, in 32 bits at most, is used as `usize`.
+const _: () = assert!(usize::BITS >= u32::BITS);
 const _: () = assert!(Location::SEGMENT_BYTES_MAX == 128 << 20);
 
 impl fmt::Debug for Location {
