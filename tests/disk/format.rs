@@ -2,6 +2,7 @@
 
 use std::{fs, path::Path};
 
+use crate::common::figure;
 use embercache::{Cache, KIB, MIB, Start};
 
 /// What release 0.1.0 left behind, closed in order; see `write_the_golden_directory`.
@@ -29,6 +30,7 @@ fn check_all(cache: &Cache<u64, String>) {
     cache.check();
 }
 
+/// Line 64.
 #[test]
 fn the_golden_directory_opens_warm() {
     let scratch = tempfile::tempdir().unwrap();
@@ -44,6 +46,7 @@ fn the_golden_directory_opens_warm() {
     let cache = open(&dir);
     assert_eq!(cache.get(&KEYS).as_deref(), Some("new"));
     check_all(&cache);
+    figure(64, "the directory of 0.1.0: warm, with its snapshot and without, and every value as it was");
 }
 
 #[test]
