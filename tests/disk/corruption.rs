@@ -33,6 +33,8 @@ const SEGMENTS: Shape = Shape { keys: 600, value_bytes: 300, segment_bytes: 64 *
 const MEGABYTE: Shape = Shape { keys: 300, value_bytes: 4000, segment_bytes: MIB };
 /// More entries than 64 KiB of a snapshot have.
 const ENTRIES: Shape = Shape { keys: 5000, value_bytes: 24, segment_bytes: 64 * KIB };
+/// More changes than 64 KiB of a journal have.
+const CHANGES: Shape = Shape { keys: 10_500, value_bytes: 24, segment_bytes: 64 * KIB };
 /// As much of a segment of 64 MiB as its records fill.
 const LARGE: Shape = Shape { keys: 600, value_bytes: 100_000, segment_bytes: 64 * MIB };
 
@@ -390,25 +392,27 @@ fn the_snapshot_is_damaged() {
     assert!(fallbacks > damages / 4, "{fallbacks} of {damages} were noticed at open");
 }
 
-/// Line 21.
+/// Line 21: every byte of a small journal, and of one of 64 KiB.
 #[test]
 fn the_journal_is_damaged() {
-    let wreck = Wreck::new(Left::ByKill, 1);
-    let file = wreck.files("inv-").pop().unwrap();
-    let used = wreck.bytes(&file).iter().rposition(|&byte| byte != 0).unwrap() + 1;
     let (mut damages, mut cold) = (0, 0);
-    let mut sweep = |disk: &MemoryDisk| {
-        damages += 1;
-        let opened = wreck.open(disk);
-        if opened.found.is_empty() {
-            cold += 1;
-        } else {
-            assert!(opened.found.iter().eq(wreck.current.keys()), "{} of them", opened.found.len());
+    for (shape, share) in [(SEGMENTS, 7), (CHANGES, 2003)] {
+        let wreck = Wreck::of(shape, Left::ByKill, 1);
+        let file = wreck.files("inv-").pop().unwrap();
+        let used = wreck.bytes(&file).iter().rposition(|&byte| byte != 0).unwrap() + 1;
+        let mut sweep = |disk: &MemoryDisk| {
+            damages += 1;
+            let opened = wreck.open(disk);
+            if opened.found.is_empty() {
+                cold += 1;
+            } else {
+                assert!(opened.found.iter().eq(wreck.current.keys()), "{} of them", opened.found.len());
+            }
+        };
+        for at in sample(used, share) {
+            sweep(&wreck.damaged(&file, |bytes| bytes[at] ^= 1 << (at % 8)));
+            sweep(&wreck.damaged(&file, |bytes| bytes.truncate(at)));
         }
-    };
-    for at in sample(used, 7) {
-        sweep(&wreck.damaged(&file, |bytes| bytes[at] ^= 1 << (at % 8)));
-        sweep(&wreck.damaged(&file, |bytes| bytes.truncate(at)));
     }
     figure(21, &format!("{damages} flips and cuts of the journal, {cold} cold, 0 stale"));
     assert!(cold * 3 > damages, "{cold} of {damages} were noticed");
