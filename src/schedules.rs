@@ -1,7 +1,7 @@
-//! Schedules of the whole engine: two or three threads and the maintenance thread over a cache so small that
-//! every operation meets what another one has under way, on a disk in memory. Shuttle decides at each lock,
-//! atomic and wait who goes on: at random, or by priorities with few changes (PCT), which finds what needs
-//! few but exact preemptions.
+//! Lines 34 and 35: the whole engine in schedules: two or three threads and the maintenance thread over a cache
+//! so small that every operation meets what another one has under way, on a disk in memory. Shuttle decides at
+//! each lock, atomic and wait who goes on: at random, or by priorities with few changes (PCT), which finds what
+//! needs few but exact preemptions.
 //!
 //! All threads of a schedule are one thread of the machine. So they share crossbeam's thread-local record of
 //! who has pinned the epoch: a pin of one while another has pinned nests in that, and ends no earlier. The

@@ -1,4 +1,4 @@
-//! Everything at once for as long as it is told, for sanitizers to watch.
+//! Line 37: everything at once for as long as it is told, for sanitizers to watch.
 //! `stress SECONDS`; without the seconds, as under `cargo test`, it does nothing.
 //!
 //! Without the test harness and with atomics only, since those programs see no order in what `std` was

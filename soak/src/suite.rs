@@ -17,12 +17,14 @@ pub struct Suite {
 
 enum Kind {
     /// A module of one of the crate's own test targets, or all of a target that is named as the suite is.
-    /// Multiplies its cases by `EMBERCACHE_SOAK`.
-    Test { target: &'static str },
+    /// Multiplies its cases by `EMBERCACHE_SOAK`, if it has any to multiply.
+    Test { target: &'static str, can_grow: bool },
     /// The same of the package in `fuse/`, whose file systems only root may mount.
     Served,
-    /// A fuzz target, for [`FUZZ_SECONDS`] times the factor, and the line that its figures are for.
-    Fuzz(u32),
+    /// A fuzz target, for [`FUZZ_SECONDS`] times the factor, and the lines that its figures are for.
+    Fuzz(&'static [u32]),
+    /// The models of the lock-free look-up, in all of their executions.
+    Models,
     /// The whole engine in orders that shuttle chooses.
     Schedules,
     /// The stress under both sanitizers, for [`SANITIZE_SECONDS`] times the factor each.
@@ -30,15 +32,20 @@ enum Kind {
 }
 
 const fn test(target: &'static str, name: &'static str, what: &'static str) -> Suite {
-    Suite { name, what, kind: Kind::Test { target } }
+    Suite { name, what, kind: Kind::Test { target, can_grow: true } }
+}
+
+/// One that a longer run would only repeat.
+const fn once(target: &'static str, name: &'static str, what: &'static str) -> Suite {
+    Suite { name, what, kind: Kind::Test { target, can_grow: false } }
 }
 
 const fn served(name: &'static str, what: &'static str) -> Suite {
     Suite { name, what, kind: Kind::Served }
 }
 
-const fn fuzz(name: &'static str, line: u32, what: &'static str) -> Suite {
-    Suite { name, what, kind: Kind::Fuzz(line) }
+const fn fuzz(name: &'static str, lines: &'static [u32], what: &'static str) -> Suite {
+    Suite { name, what, kind: Kind::Fuzz(lines) }
 }
 
 const FUZZ_SECONDS: u64 = 20;
@@ -50,15 +57,22 @@ pub const SUITES: &[Suite] = &[
     test("crash", "points", "SIGKILL at named operations of the disk"),
     test("crash", "invalidations", "removes and overwrites right after their acknowledgement"),
     test("truth", "no_stale", "eight threads and an oracle"),
+    test("truth", "audit", "what races leave on disk, to the last record"),
+    once("truth", "peers_lie", "situations in which other caches return old values"),
     test("truth", "model", "random operations beside a model"),
     test("crash", "every_moment", "a stop at every operation of the disk"),
     test("crash", "power_loss", "what a loss of power may leave"),
     test("disk", "faults", "the nth operation of the disk fails"),
+    test("disk", "syncs", "syncs and journals that fail"),
+    once("disk", "costs", "what operations cost the disk"),
+    once("disk", "format", "the directory of a release"),
+    once("disk", "open", "what an open refuses"),
     test("disk", "corruption", "damaged, cut and forged files"),
     test("machine", "machine", "real faults: full and failing file systems, limits, other processes"),
     test("disk", "opening", "look-ups while the index is being loaded"),
     test("disk", "read_only", "directories opened for reading only"),
     test("process", "restart", "a restart's time, and its memory at its height"),
+    test("process", "write_amplification", "bytes written a byte"),
     test("process", "growth", "memory, descriptors and maps over a long time"),
     served("images", "what a loss of power may leave of an ext4"),
     served("direct_io", "a file system that cannot map"),
@@ -68,10 +82,11 @@ pub const SUITES: &[Suite] = &[
     test("caller", "limits", "the edges of sizes, times and numbers"),
     test("process", "user_code", "user code that panics"),
     test("process", "length_bombs", "lengths that were forged"),
-    fuzz("segment", 39, "segments as the parser meets them"),
-    fuzz("metadata", 40, "STATE, snapshot and journal as the parsers meet them"),
-    fuzz("codec", 44, "bytes that no codec wrote"),
-    fuzz("operations", 42, "operations with kills, reboots and faults beside a model"),
+    fuzz("segment", &[39], "segments as the parser meets them"),
+    fuzz("metadata", &[40, 41], "STATE, snapshot and journal as the parsers meet them"),
+    fuzz("codec", &[44], "bytes that no codec wrote"),
+    fuzz("operations", &[42], "operations with kills, reboots and faults beside a model"),
+    Suite { name: "models", what: "the look-up without a lock, by loom", kind: Kind::Models },
     Suite { name: "schedules", what: "the whole engine in orders chosen by shuttle", kind: Kind::Schedules },
     Suite {
         name: "sanitizers",
@@ -92,14 +107,20 @@ pub struct Outcome {
 }
 
 impl Suite {
+    /// Whether a longer run does more.
+    pub fn can_grow(&self) -> bool {
+        !matches!(self.kind, Kind::Test { can_grow: false, .. } | Kind::Models)
+    }
+
     /// Builds it, so that the run's time is the run's.
     pub fn build(&self) -> Result<()> {
         let mut command = match self.kind {
-            Kind::Test { target } => cargo(&["test", "--release", "--no-run", "--test", target]),
+            Kind::Test { target, .. } => cargo(&["test", "--release", "--no-run", "--test", target]),
             Kind::Served => {
                 cargo(&["test", "--release", "--manifest-path", SERVED, "--no-run", "--test", self.name])
             }
             Kind::Fuzz(_) => cargo(&["fuzz", "build", self.name]),
+            Kind::Models => loom(&["--no-run"]),
             Kind::Schedules => shuttle(&["--no-run"]),
             // A script that builds and runs.
             Kind::Sanitizers => sanitize(2),
@@ -111,7 +132,7 @@ impl Suite {
 
     pub fn run(&'static self, factor: u64) -> Result<Outcome> {
         let mut command = match self.kind {
-            Kind::Test { target } => {
+            Kind::Test { target, .. } => {
                 let mut command = cargo(&["test", "--release", "--test", target, "--", "--nocapture"]);
                 if target != self.name {
                     command.arg(format!("{}::", self.name));
@@ -126,6 +147,7 @@ impl Suite {
                 let time = format!("-max_total_time={}", FUZZ_SECONDS * factor);
                 cargo(&["fuzz", "run", self.name, "--", &time, "-detect_leaks=0", "-print_final_stats=1"])
             }
+            Kind::Models => loom(&["loom_"]),
             Kind::Schedules => shuttle(&["schedules::", "--", "--nocapture"]),
             Kind::Sanitizers => sanitize(SANITIZE_SECONDS * factor),
         };
@@ -141,7 +163,8 @@ impl Suite {
             took: begun.elapsed(),
             figures: match self.kind {
                 Kind::Test { .. } | Kind::Served | Kind::Schedules | Kind::Sanitizers => figures(&output),
-                Kind::Fuzz(line) => vec![(line, executions(&output))],
+                Kind::Fuzz(lines) => lines.iter().map(|&line| (line, executions(&output))).collect(),
+                Kind::Models => vec![(33, models(&output))],
             },
             output,
         })
@@ -163,6 +186,14 @@ fn shuttle(args: &[&str]) -> Command {
     command
 }
 
+/// The same for loom, whose models take seconds even unoptimised.
+fn loom(args: &[&str]) -> Command {
+    let test = ["test", "--lib", "--target-dir", "target/loom"];
+    let mut command = cargo(&[&test[..], args].concat());
+    command.env("RUSTFLAGS", "--cfg loom").env("CARGO_PROFILE_DEV_OPT_LEVEL", "0");
+    command
+}
+
 fn sanitize(seconds: u64) -> Command {
     let mut command = Command::new(root().join(".ci/sanitize"));
     command.env("SANITIZE_SECONDS", seconds.to_string());
@@ -173,13 +204,21 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("this package lies in the crate's directory")
 }
 
-/// The tests print `line N: figures`.
+/// The tests print `line N: figures`, behind the test's name where there is but one thread.
 fn figures(output: &str) -> Vec<(u32, String)> {
     let figure = |line: &str| {
-        let (number, figures) = line.trim().strip_prefix("line ")?.split_once(": ")?;
+        let line = line.trim();
+        let told = line.split_once(" ... ").map_or(line, |(_, told)| told);
+        let (number, figures) = told.strip_prefix("line ")?.split_once(": ")?;
         Some((number.parse().ok()?, figures.to_owned()))
     };
     output.lines().filter_map(figure).collect()
+}
+
+/// The models that held.
+fn models(output: &str) -> String {
+    let held = output.lines().filter(|line| line.contains("loom_") && line.ends_with(" ... ok")).count();
+    format!("{held} models hold in all of their executions")
 }
 
 /// What libFuzzer prints in the end, and its last word on coverage.
@@ -201,7 +240,7 @@ mod tests {
     fn every_suite_is_where_it_is_looked_for() {
         let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests");
         for suite in SUITES {
-            let Kind::Test { target } = suite.kind else { continue };
+            let Kind::Test { target, .. } = suite.kind else { continue };
             let dir = if target == suite.name { "" } else { target };
             assert!(tests.join(dir).join(suite.name).with_extension("rs").exists(), "{}", suite.name);
         }
@@ -209,8 +248,16 @@ mod tests {
 
     #[test]
     fn figures_are_found_among_other_output() {
-        let output = "running 2 tests\nline 15: 7 flips, 0 wrong\nline x: no\ntest a ... ok\n  line 9: b: c";
-        assert_eq!(figures(output), [(15, "7 flips, 0 wrong".to_owned()), (9, "b: c".to_owned())]);
+        let output = "running 2 tests\nline 15: 7 flips, 0 wrong\nline x: no\ntest a ... ok\n  line 9: b: c\n\
+                      test d ... line 8: e";
+        let found = [(15, "7 flips, 0 wrong"), (9, "b: c"), (8, "e")];
+        assert_eq!(figures(output), found.map(|(line, figures)| (line, figures.to_owned())));
+    }
+
+    #[test]
+    fn models_are_counted() {
+        let output = "test a::loom_x ... ok\ntest a::loom_y ... FAILED\ntest a::z ... ok\ntest loom_w ... ok";
+        assert_eq!(models(output), "2 models hold in all of their executions");
     }
 
     #[test]

@@ -82,7 +82,7 @@ fn at_each_moment(
     }
 }
 
-/// A recovery that is interrupted, by a kill or a loss of power, changes nothing for the next.
+/// Line 3: a recovery that is interrupted, by a kill or a loss of power, changes nothing for the next.
 #[test]
 fn a_recovery_may_be_interrupted() {
     let mut images = 0;
@@ -114,8 +114,8 @@ fn a_recovery_may_be_interrupted() {
     figure(3, &format!("{images} moments of recoveries that are interrupted, the same set as without"));
 }
 
-/// A kill at any moment may leave a write that no sync has covered, of STATE too, and then the power goes while
-/// the next start is at work: still nothing that was flushed is lost.
+/// Line 3: a kill at any moment may leave a write that no sync has covered, of STATE too, and then the power
+/// goes while the next start is at work: still nothing that was flushed is lost.
 #[test]
 fn a_recovery_from_any_moment_may_be_interrupted() {
     const REMOVED: u64 = 4;
@@ -151,8 +151,8 @@ fn a_recovery_from_any_moment_may_be_interrupted() {
     figure(3, &format!("{images} moments of recoveries from any moment that lose their power, all warm"));
 }
 
-/// A close that is interrupted, in its footer, its snapshot or STATE, loses nothing that was flushed, and
-/// brings nothing back.
+/// Line 4: a close that is interrupted, in its footer, its snapshot or STATE, loses nothing that was flushed,
+/// and brings nothing back.
 #[test]
 fn a_close_may_be_interrupted() {
     let mut images = 0;
@@ -200,7 +200,7 @@ fn a_close_is_for_the_runs_before_it_too() {
     });
 }
 
-/// A clear is all or nothing, and after it has returned, all.
+/// Line 9: a clear is all or nothing, and after it has returned, all.
 #[test]
 fn a_clear_may_be_interrupted() {
     let mut images = 0;
@@ -221,8 +221,8 @@ fn a_clear_may_be_interrupted() {
     figure(9, &format!("{images} moments of clears, all or nothing"));
 }
 
-/// A copy that could not be read was forgotten; then the key got another value, the machine or the process
-/// stopped, and the disk is well again.
+/// Line 14 (b): a copy that could not be read was forgotten; then the key got another value, the machine or
+/// the process stopped, and the disk is well again.
 #[test]
 fn a_copy_that_was_unreadable_once_stays_forgotten() {
     let mut images = 0;
@@ -248,8 +248,8 @@ fn a_copy_that_was_unreadable_once_stays_forgotten() {
     figure(14, &format!("(b) {images} moments after a copy that could not be read for a while, 0 stale"));
 }
 
-/// A batch failed with a part of it on disk, and what it held was forgotten and stored anew; also where the
-/// part cannot be cut off, and where that cannot be synced.
+/// Line 14 (c): a batch failed with a part of it on disk, and what it held was forgotten and stored anew;
+/// also where the part cannot be cut off, and where that cannot be synced.
 #[test]
 fn a_batch_that_failed_halfway_stays_forgotten() {
     let mut images = 0;

@@ -62,7 +62,7 @@ fn child() {
     }
 }
 
-/// Nothing is reclaimed, so beside nothing stale, everything flushed must be back.
+/// Line 1: nothing is reclaimed, so beside nothing stale, everything flushed must be back.
 #[test]
 fn flushed_entries_survive() {
     let kills = cases(80);
@@ -88,7 +88,7 @@ fn flushed_entries_survive() {
     assert!(owed > kills * 20, "only {owed} entries were owed after {kills} kills: nothing was tested");
 }
 
-/// A megabyte of disk, reclaimed all the time: entries are forgotten, but none is stale.
+/// Line 1: a megabyte of disk, reclaimed all the time: entries are forgotten, but none is stale.
 #[test]
 fn reclaim_brings_nothing_back() {
     let kills = cases(80);
@@ -108,7 +108,7 @@ fn reclaim_brings_nothing_back() {
     assert!(!dir.cache().join("seg-00000000.log").exists(), "nothing was reclaimed: nothing was tested");
 }
 
-/// What never leaves RAM would be lost exactly because it is the hottest; write-behind saves it.
+/// Line 1: what never leaves RAM would be lost exactly because it is the hottest; write-behind saves it.
 #[test]
 fn the_hot_set_survives() {
     let kills = cases(40);

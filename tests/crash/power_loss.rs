@@ -32,7 +32,7 @@ const OPS: u64 = 120;
 const LIVES: u64 = 4;
 const IMAGES: u64 = 12;
 
-/// PowerLoss: whatever the moment, nothing old comes back, and nothing that a flush has made safe is lost.
+/// Line 10, PowerLoss: whatever the moment, nothing old comes back, and nothing that a flush has made safe is lost.
 #[test]
 fn a_loss_of_power_costs_nothing_that_was_promised() {
     let found = run_all(1, 4_000, |_| Durability::PowerLoss);
@@ -42,7 +42,7 @@ fn a_loss_of_power_costs_nothing_that_was_promised() {
     figure(10, &format!("{images} images, {owed} flushed entries owed and back, 0 stale, 0 corrupt"));
 }
 
-/// The default mode: a machine that has rebooted starts cold, and is warm again after a clean close only.
+/// Line 11, the default mode: a machine that has rebooted starts cold, and is warm again after a clean close only.
 #[test]
 fn another_mode_starts_cold_after_a_loss_of_power() {
     let found = run_all(2, 1_000, |_| Durability::ProcessCrash);

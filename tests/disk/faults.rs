@@ -1,4 +1,4 @@
-//! One fault at the nth of each operation of the disk, under any sequence of operations: nothing stale,
+//! Line 25: one fault at the nth of each operation of the disk, under any sequence of operations: nothing stale,
 //! no panic, nobody waits for ever. And then the process or the machine stops, and the disk is well again.
 //!
 //! `EMBERCACHE_SOAK` multiplies the number of runs, up to every n to 200.

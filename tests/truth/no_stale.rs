@@ -1,4 +1,4 @@
-//! No look-up returns a value whose overwrite, remove or clear was acknowledged before it began:
+//! Line 32: no look-up returns a value whose overwrite, remove or clear was acknowledged before it began:
 //! judged per key while eight threads do everything at once to few keys, through many reopens.
 
 use std::{sync::atomic::AtomicU64, thread, time::Duration};

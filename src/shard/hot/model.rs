@@ -1,4 +1,4 @@
-//! The look-up without a lock in every schedule of two threads, with every value that the memory
+//! Line 33: the look-up without a lock in every schedule of two threads, with every value that the memory
 //! model lets its loads return: the real table and slab, on loom's atomics.
 //!
 //! `RUSTFLAGS="--cfg loom" cargo test --lib loom_` runs them. Numbers in parentheses are
