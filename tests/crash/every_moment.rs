@@ -221,6 +221,29 @@ fn a_clear_may_be_interrupted() {
     figure(9, &format!("{images} moments of clears, all or nothing"));
 }
 
+/// No segment gets the number of one that is gone: the journal still says of that number that it is dead.
+#[test]
+fn what_follows_a_segment_that_was_given_up_is_not_taken_for_it() {
+    let open = |io: Arc<dyn Io>| {
+        let builder = builder(MemoryDisk::new(), Durability::PowerLoss).ram_entries(256).io(io);
+        builder.open().unwrap()
+    };
+    let disk = MemoryDisk::new();
+    let faults = FaultDisk::over(Arc::new(disk.clone()));
+    let cache = open(Arc::new(faults.clone()));
+    (0..8).for_each(|key| insert(&cache, key, 1));
+    faults.fail_syncs_of("seg-", ErrorKind::Other);
+    assert!(cache.flush().is_err());
+    let killed = disk.after_kill();
+    assert!(!killed.contents().iter().any(|(path, _)| path.to_string_lossy().contains("seg-")));
+
+    let cache = open(Arc::new(killed.clone()));
+    (0..KEYS).for_each(|key| insert(&cache, key, 2));
+    cache.flush().unwrap();
+    let found = content(&open(Arc::new(killed.after_kill())));
+    assert_eq!(found, (0..KEYS).map(|key| (key, 2)).collect());
+}
+
 /// Line 14 (b): a copy that could not be read was forgotten; then the key got another value, the machine or
 /// the process stopped, and the disk is well again.
 #[test]
