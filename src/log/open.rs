@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     error::Error,
-    io::{Io, OpenMode, open_files_max},
+    io::{Io, OpenMode, is_shortage, open_files_max},
     location::Seq,
     options::{Durability, OnMismatch},
     sync::{AtomicU8, AtomicU64, Mutex, Ordering::Relaxed, RwLock},
@@ -143,10 +143,24 @@ impl Opening {
         if !survived || !journaled {
             return Ok(Err(Start::Unclean));
         }
+        if !self.options.read_only && !self.is_journal_kept(&state).map_err(unreadable)? {
+            return Ok(Err(Start::Journal));
+        }
         let Some(invalidations) = journal::read(&self.directory, &state).map_err(unreadable)? else {
             return Ok(Err(Start::Journal));
         };
         Ok(Ok(Warm { state, snapshot, invalidations: Some(invalidations), journals }))
+    }
+
+    /// Whether all that was written to the journal is there still. A page that the kernel could not write back it may
+    /// drop, and then reads what the disk had before; it tells the first who asks for a sync, and a run that was
+    /// killed did not ask.
+    fn is_journal_kept(&self, state: &State) -> io::Result<bool> {
+        let mut numbers = state.journals.0..state.journals.1;
+        match numbers.try_for_each(|number| journal::sync(&self.directory, number)) {
+            Err(error) if is_shortage(&error) => Err(error),
+            synced => Ok(synced.is_ok()),
+        }
     }
 
     fn mismatch(&self, state: &State) -> Option<(&'static str, u32, u32)> {
@@ -297,10 +311,6 @@ impl Opening {
         let path = self.directory.state();
         let synced = self.io.open(&path, OpenMode::Read).and_then(|file| file.sync());
         synced.map_err(|error| failed("syncing", &path, error))?;
-        for number in found.journals.0..found.journals.1 {
-            let path = self.directory.journal(number);
-            journal::sync(&self.directory, number).map_err(|error| failed("syncing", &path, error))?;
-        }
         if found.durability != Durability::PowerLoss {
             for name in names.iter().filter(|name| matches!(name, Name::Segment(_))) {
                 let path = self.directory.path_of(*name);

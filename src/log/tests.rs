@@ -1003,3 +1003,19 @@ fn short_runs_share_a_journal_file_that_is_in_no_doubt() {
         }
     }
 }
+
+/// The disk could not take a page of the journal, and the kernel has dropped it or may do so.
+#[test]
+fn a_journal_that_was_not_written_back_is_not_believed() {
+    for durability in [Durability::ProcessCrash, Durability::PowerLoss] {
+        let mut bench = Bench::new();
+        bench.options.durability = durability;
+        bench.start();
+        bench.put("key", "old");
+        bench.invalidate("key");
+        bench.open = None;
+        bench.disk.fail_syncs_of("inv-", std::io::ErrorKind::Other);
+        assert_eq!(bench.start(), Start::Journal, "{durability:?}");
+        assert_eq!(bench.found(), "");
+    }
+}
