@@ -148,8 +148,12 @@ impl<K: Key, V: Value> Builder<K, V> {
         self
     }
 
-    /// How long an entry lives without a hit. By default for ever, until it is evicted. A copy on disk keeps the
-    /// deadline it had when it was written. With a time to live as well, the earlier of both counts.
+    /// How long an entry lives without a hit. By default for ever, until it is evicted. With a time to live as well,
+    /// the earlier of both counts.
+    ///
+    /// A copy on disk keeps the deadline it had when it was written. An entry in RAM that is hit gets a new one
+    /// once it was hit half of this time after that, at the next flush or close at the latest; so after a restart it
+    /// may expire up to half of this time early.
     ///
     /// A hit is noted at most once in a sixteenth of this time, so an entry may expire that much early.
     ///

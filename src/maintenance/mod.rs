@@ -182,7 +182,7 @@ impl<K: Key, V: Value> Maintenance<K, V> {
                 if is_late || !self.health.is_good() {
                     break;
                 }
-                next = self.sweep_step(stripe, from, |_| true);
+                next = self.sweep_step(stripe, from, true, |_| true);
                 self.spill_stripe(stripe);
             }
             self.spill_stripe(stripe);
@@ -243,12 +243,13 @@ impl<K: Key, V: Value> Maintenance<K, V> {
             return;
         }
         let copies = self.are_copies_due();
+        let renews = self.tiers.write_behind != WriteBehind::Never && self.health.is_good();
         let pause = self.next_copies.saturating_duration_since(Instant::now());
         self.next_sweep = Instant::now() + pause.min(EXPIRY_SWEEP);
         for stripe in 0..self.tiers.stripes.len() {
             let mut next = Some(SlotId(0));
             while let Some(from) = next {
-                next = self.sweep_step(stripe, from, |meta| copies && spill::is_due(meta));
+                next = self.sweep_step(stripe, from, renews, |meta| copies && spill::is_due(meta));
             }
             self.spill_stripe(stripe);
         }
@@ -257,10 +258,25 @@ impl<K: Key, V: Value> Maintenance<K, V> {
         self.log().release_segments();
     }
 
-    /// Sweeps a few entries of a stripe; where to go on.
-    fn sweep_step(&self, stripe: usize, from: SlotId, due: impl FnMut(&Meta) -> bool) -> Option<SlotId> {
+    /// Sweeps a few entries of a stripe, and renews the copies of those that are hit again and again, which would
+    /// idle out on disk as if they were not; where to go on.
+    fn sweep_step(
+        &self,
+        stripe: usize,
+        from: SlotId,
+        renews: bool,
+        due: impl FnMut(&Meta) -> bool,
+    ) -> Option<SlotId> {
         let guard = &epoch::pin();
-        self.tiers.shard_at(stripe, guard).sweep(from, SWEEP_STEPS, due)
+        let mut shard = self.tiers.shard_at(stripe, guard);
+        let mut outdated = Vec::new();
+        let next = shard.sweep(from, SWEEP_STEPS, due, &mut outdated);
+        for (slot, hash) in outdated.into_iter().filter(|_| renews) {
+            if self.tiers.invalidate(&mut shard, hash).is_ok() {
+                shard.renew_copy(slot, hash);
+            }
+        }
+        next
     }
 
     /// Whether this sweep is one of write-behind's.

@@ -111,13 +111,14 @@ impl<'g, K: Eq + Held, V: Held> Shard<'g, K, V> {
     }
 
     /// Queues a copy of every resident entry from `from` on that `due` wants and that has none,
-    /// and drops what has expired. At most `steps` entries are looked at; the next one to look at
-    /// is returned.
+    /// and drops what has expired. Entries whose copies idle out long before them are `outdated`, for the caller
+    /// to [renew](Shard::renew_copy). At most `steps` entries are looked at; the next one to look at is returned.
     pub(crate) fn sweep(
         &mut self,
         from: SlotId,
         steps: usize,
         mut due: impl FnMut(&Meta) -> bool,
+        outdated: &mut Vec<(SlotId, KeyHash)>,
     ) -> Option<SlotId> {
         let mut next = from;
         for _ in 0..steps {
@@ -130,12 +131,23 @@ impl<'g, K: Eq + Held, V: Held> Shard<'g, K, V> {
             }
             if self.has_expired(resident) {
                 self.expire(slot);
-            } else if !meta.has(Flags::ON_DISK) && due(meta) {
+            } else if meta.has(Flags::ON_DISK) {
+                if self.state.expiry.is_copy_outdated(resident.times) {
+                    outdated.push((slot, meta.hash));
+                }
+            } else if due(meta) {
                 // A later sweep asks again where it is not.
                 self.queue_copy(slot);
             }
         }
         Some(next)
+    }
+
+    /// Queues a new copy of an entry in the place of the one that it has. The caller has journaled that this one is
+    /// void (R6), while holding the lock since the sweep.
+    pub(crate) fn renew_copy(&mut self, slot: SlotId, hash: KeyHash) {
+        self.forget_indexed(hash);
+        self.queue_copy(slot);
     }
 
     /// A batch that held this copy was not written: it is not wanted any more. Whether it was.

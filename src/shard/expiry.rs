@@ -77,17 +77,23 @@ impl Expiry {
 
     /// The times in RAM of an entry that comes back from disk. A deadline of idling alone starts anew.
     pub(crate) fn times_after_disk(&self, expiry_s: u32, idle: bool) -> Option<Times> {
-        if expiry_s == 0 || idle {
-            return self.times_until(0);
-        }
         let left_ms = (u64::from(expiry_s) * 1000).saturating_sub(self.opened_ms);
-        self.times_until(ticks(u128::from(left_ms)).max(1))
+        let end = ticks(u128::from(left_ms)).max(1);
+        let mut times = self.times_until(if expiry_s == 0 || idle { 0 } else { end });
+        if let Some(times) = &mut times {
+            *times.copied.get_mut() = end.saturating_sub(self.time_to_idle);
+        }
+        times
     }
 
     fn times_until(&self, deadline: u32) -> Option<Times> {
         let touched = if self.time_to_idle == 0 { 0 } else { self.now() };
         let can_expire = deadline != 0 || self.time_to_idle != 0;
-        can_expire.then(|| Times { deadline, touched: AtomicU32::new(touched) })
+        can_expire.then(|| Times {
+            deadline,
+            touched: AtomicU32::new(touched),
+            copied: AtomicU32::new(touched),
+        })
     }
 
     /// Notes a hit, where entries expire when they idle. To write the entry at each hit would cost
@@ -139,7 +145,7 @@ impl Expiry {
         found.is_ok() || found == Err(IDLED_OUT)
     }
 
-    /// The deadline to write with a copy on disk, and whether it is one of idling alone. `None` if
+    /// The deadline to write with a copy on disk, which is noted, and whether it is one of idling alone. `None` if
     /// less than a second is left.
     pub(crate) fn on_disk(&self, times: Option<&Times>) -> Option<(u32, bool)> {
         let Some(times) = times else { return Some((0, false)) };
@@ -147,13 +153,27 @@ impl Expiry {
             0 => u32::MAX,
             idle => match times.touched.load(Relaxed) {
                 IDLED_OUT => return None,
-                touched => touched.saturating_add(idle),
+                touched => {
+                    times.copied.store(touched, Relaxed);
+                    touched.saturating_add(idle)
+                }
             },
         };
         let end = if times.deadline == 0 { idle_end } else { times.deadline.min(idle_end) };
         let end_s = (self.opened_ms + u64::from(end) * TICK_MS) / 1000;
         let end_s = u32::try_from(end_s).unwrap_or(u32::MAX);
         (end_s > self.now_s()).then_some((end_s, times.deadline == 0))
+    }
+
+    /// Whether the copy on disk of an entry idles out long before it: it was hit since for half of the idle time.
+    pub(crate) fn is_copy_outdated(&self, times: Option<&Times>) -> bool {
+        let Some(times) = times.filter(|_| self.time_to_idle != 0) else { return false };
+        let copied = times.copied.load(Relaxed);
+        let idles_out = times.deadline == 0 || copied.saturating_add(self.time_to_idle) < times.deadline;
+        match times.touched.load(Relaxed) {
+            IDLED_OUT => false,
+            touched => idles_out && touched.saturating_sub(copied) > self.time_to_idle / 2,
+        }
     }
 
     /// Whether a copy on disk may outlast the entry that is promoted from it now: it was written

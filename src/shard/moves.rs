@@ -165,7 +165,8 @@ impl<'g, K: Eq + Held, V: Held> Shard<'g, K, V> {
     fn sweep_on_insert(&mut self) {
         if self.state.disk == DiskState::Absent && self.state.expiry.is_used() {
             let from = self.state.sweep_from;
-            let next = self.sweep(from, SWEEP_STEPS, |_| false);
+            // Nothing has a copy.
+            let next = self.sweep(from, SWEEP_STEPS, |_| false, &mut Vec::new());
             self.state.sweep_from = next.unwrap_or(SlotId(0));
         }
     }

@@ -1,7 +1,7 @@
 //! What a flush makes room for must not cost what it has already seen: the disk is full, and the
 //! segments that it reclaims hold the copies of entries that stay in RAM.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use embercache::{Admission, Builder, Cache, KIB, WriteBehind, testing::MemoryDisk};
 
@@ -53,4 +53,34 @@ fn what_a_flush_reclaims_it_writes_again() {
     let cache = full_disk(&disk);
     cache.flush().unwrap();
     assert_all_there(&builder(&disk.after_kill()).open().unwrap());
+}
+
+/// The copy of an entry that is hit again and again ends when the entry would have without these hits: it has to be
+/// renewed, or the hottest entries are those that a restart forgets. The old copy must be void then, or it would be
+/// back when the new one has gone.
+#[test]
+fn what_is_hit_again_and_again_does_not_idle_out_on_disk() {
+    const IDLE: Duration = Duration::from_secs(10);
+    for is_close in [true, false] {
+        let disk = MemoryDisk::new();
+        let open = |disk: &MemoryDisk| builder(disk).time_to_idle(IDLE).open().unwrap();
+        let cache = open(&disk);
+        cache.insert(1, vec![1]).unwrap();
+        cache.flush().unwrap();
+        for _ in 0..10 {
+            disk.advance_clock(IDLE * 3 / 10);
+            assert!(cache.get(&1).is_some(), "it was hit three seconds ago");
+        }
+        if is_close { cache.close() } else { cache.flush() }.unwrap();
+        let left = disk.after_kill();
+        assert_eq!(open(&left).get(&1), Some(vec![1]), "closed: {is_close}");
+
+        let left = disk.after_kill();
+        left.advance_clock(IDLE + Duration::from_secs(1));
+        assert_eq!(open(&left).get(&1), None, "it has idled out");
+        if !is_close {
+            cache.remove(&1).unwrap();
+            assert_eq!(open(&disk.after_kill()).get(&1), None, "it came back");
+        }
+    }
 }
