@@ -38,6 +38,9 @@ fn main() -> Result<ExitCode> {
         suites.iter().for_each(|suite| println!("{:<16} {}", suite.name, suite.what));
         return Ok(ExitCode::SUCCESS);
     }
+    let missed: Vec<_> = suites.iter().filter_map(|suite| Some((suite.name, suite.misses()?))).collect();
+    let suites: Vec<_> = suites.into_iter().filter(|suite| suite.misses().is_none()).collect();
+    tell_skipped(&missed);
     let bar = ProgressBar::new(suites.len() as u64 * 3)
         .with_style(ProgressStyle::with_template("[{elapsed_precise}] {wide_bar} {pos}/{len} {msg}")?);
     bar.enable_steady_tick(Duration::from_secs(1));
@@ -58,11 +61,19 @@ fn main() -> Result<ExitCode> {
     }
     bar.finish_and_clear();
     lines::print(&outcomes, args.suite.is_empty());
+    tell_skipped(&missed);
     let failed: Vec<_> = outcomes.iter().filter(|outcome| !outcome.passed).collect();
     for outcome in &failed {
         println!("\nFAILED: {}\n{}", outcome.suite.name, outcome.output);
     }
     Ok(if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// At the beginning, when there is still time to do something about it, and below the table.
+fn tell_skipped(missed: &[(&str, &str)]) {
+    for (name, what) in missed {
+        println!("SKIPPED: {name}, for want of {what}");
+    }
 }
 
 /// Runs a suite as CI does, which also tells how long it takes, and then for its share of the time.

@@ -112,6 +112,13 @@ impl Suite {
         !matches!(self.kind, Kind::Test { can_grow: false, .. } | Kind::Models)
     }
 
+    /// What it needs and this machine has not.
+    pub fn misses(&self) -> Option<&'static str> {
+        let is_fuzz = matches!(self.kind, Kind::Fuzz(_));
+        let has_fuzzer = || cargo(&["fuzz", "--version"]).output().is_ok_and(|told| told.status.success());
+        (is_fuzz && !has_fuzzer()).then_some("cargo-fuzz (`cargo install cargo-fuzz`)")
+    }
+
     /// Builds it, so that the run's time is the run's.
     pub fn build(&self) -> Result<()> {
         let mut command = match self.kind {
