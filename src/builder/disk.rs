@@ -343,7 +343,7 @@ impl<K: Key, V: Value> Builder<K, V> {
 
     /// Keeps entries off the disk for which `may_spill` is false, for instance secrets. By default all may be
     /// written. It is called by the background thread before an entry is encoded, under no lock; a panic counts as
-    /// false.
+    /// false. Meanwhile no memory of entries that leave RAM is freed, so it should not take long.
     ///
     /// # Examples
     ///
