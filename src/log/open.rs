@@ -216,6 +216,10 @@ impl Opening {
             ..self.begun(&clock)
         };
         let begun = StateFile::begin(&self.directory, state)?;
+        if self.outlives_power() {
+            // A first open that was killed may have left STATE's name to the kernel alone.
+            self.directory.sync()?;
+        }
         for name in names.iter().filter(|name| !matches!(name, Name::Quarantined(_))) {
             // A file that stays has an epoch that nobody believes any more.
             let _ = self.io.unlink(&self.directory.path_of(*name));

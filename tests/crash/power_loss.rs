@@ -22,7 +22,7 @@ use crate::common::{
 };
 use embercache::{
     Admission, Builder, Cache, Durability, Error, KIB, MIB, Start, WriteBehind,
-    testing::{FaultDisk, MemoryDisk, RecorderDisk, Replay, Step},
+    testing::{FaultDisk, Io, MemoryDisk, RecorderDisk, Replay, Step},
 };
 
 const KEYS: u64 = 24;
@@ -570,6 +570,29 @@ fn judge(
     found.images += 1;
     found.warm += u64::from(start.is_warm());
     found.cold += u64::from(matches!(start, Start::Unclean | Start::ModeChanged));
+}
+
+/// A first open that is killed may leave STATE's name to the kernel alone: the next one makes it last.
+#[test]
+fn a_first_open_that_is_killed_costs_nothing_later() {
+    fn open(io: impl Io + 'static) -> Cache<u64, u64> {
+        Cache::builder("cache").durability(Durability::PowerLoss).io(Arc::new(io)).open().unwrap()
+    }
+    let mut random = Random::new(from_env("EMBERCACHE_SEED", 8));
+    let first = RecorderDisk::over(MemoryDisk::new());
+    let _unclosed = open(first.clone());
+    for moment in 0..=first.replay().events() {
+        let disk = first.after_kill(moment);
+        let _unclosed = open(disk.clone());
+        let mut replay = disk.replay();
+        while replay.advance().is_some() {}
+        // As little as can be, and whatever else.
+        for image in 0..10 {
+            let left =
+                open(replay.after_power_loss(&mut |below| if image == 0 { 0 } else { random.below(below) }));
+            assert_eq!(left.stats().recovery.start, Start::Recovered, "killed at event {moment}");
+        }
+    }
 }
 
 /// An entry that was seen to have idled out stays so, though its copy is from before the time to idle was set.
