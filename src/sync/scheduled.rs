@@ -249,6 +249,17 @@ pub(crate) mod atomics {
 
             #[allow(dead_code, reason = "not every type needs every operation")]
             impl $name {
+                pub(crate) fn compare_exchange(
+                    &self,
+                    current: $value,
+                    new: $value,
+                    set: Ordering,
+                    fetch: Ordering,
+                ) -> Result<$value, $value> {
+                    point();
+                    self.0.compare_exchange(current, new, set, fetch)
+                }
+
                 pub(crate) fn fetch_update(
                     &self,
                     set: Ordering,
