@@ -75,7 +75,7 @@ const _: () = assert!(size_of::<Bucket>() == 64);
 
 impl Table {
     pub(crate) fn new(arena: &Arc<Arena>, buckets: usize) -> Table {
-        assert!((1..1 << 32).contains(&buckets), "{buckets} buckets");
+        assert!((1..1 << 32).contains(&(buckets as u64)), "{buckets} buckets");
         Table { buckets: Array::new(arena, buckets, Bucket::new) }
     }
 
