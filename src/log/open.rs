@@ -216,10 +216,8 @@ impl Opening {
             ..self.begun(&clock)
         };
         let begun = StateFile::begin(&self.directory, state)?;
-        if self.outlives_power() {
-            // A first open that was killed may have left STATE's name to the kernel alone.
-            self.directory.sync()?;
-        }
+        // STATE's name may be new, or of a first open that was killed before it was durable.
+        self.directory.sync()?;
         for name in names.iter().filter(|name| !matches!(name, Name::Quarantined(_))) {
             // A file that stays has an epoch that nobody believes any more.
             let _ = self.io.unlink(&self.directory.path_of(*name));

@@ -169,17 +169,18 @@ impl StateFile {
     }
 
     /// Makes `state` the directory's, in both slots and durably: no older slot, and so no older
-    /// "clean", can come back when a later, unsynced write is torn by a power loss.
+    /// "clean", can come back when a later, unsynced write is torn by a power loss. The name of a new file
+    /// is durable when the directory has been synced.
     ///
     /// A power loss in here may leave the second slot's new content beside the first one's old, which start the
     /// next run cold. Where that has to be warm, the slots are synced one after the other.
     pub(crate) fn begin(directory: &Arc<Directory>, state: State) -> Result<StateFile, Error> {
         let path = directory.state();
-        let (file, is_new) = match directory.io.open(&path, OpenMode::Write) {
+        let file = match directory.io.open(&path, OpenMode::Write) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                (directory.io.open(&path, OpenMode::CreateNew), true)
+                directory.io.open(&path, OpenMode::CreateNew)
             }
-            opened => (opened, false),
+            opened => opened,
         };
         let file = file.map_err(|error| failed("opening", &path, error))?;
         let mut begun = StateFile { directory: Arc::clone(directory), file, state };
@@ -188,9 +189,6 @@ impl StateFile {
         }
         if state.durability != Durability::PowerLoss {
             begun.sync().map_err(|error| failed("syncing", &path, error))?;
-        }
-        if is_new {
-            directory.sync()?;
         }
         Ok(begun)
     }
