@@ -1,9 +1,20 @@
 //! Rare ways for an old value to come back, each once found by reading the code. The disk is in
 //! memory, so that the process can be "killed" at a chosen moment.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{
+    path::Path,
+    sync::{
+        Arc, OnceLock, Weak,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
+    thread,
+    time::Duration,
+};
 
-use embercache::{Builder, Cache, KIB, MIB, Start, WriteBehind, testing::MemoryDisk};
+use embercache::{
+    Admission, Builder, Cache, KIB, MIB, Start, WriteBehind,
+    testing::{FaultDisk, MemoryDisk, Moment, Operation, Side},
+};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -159,4 +170,43 @@ fn a_dead_segment_that_cannot_be_unlinked() {
     (1_000..4_000).for_each(|key| cache.insert(key, filler.clone()).unwrap());
     cache.flush().unwrap();
     assert_eq!(killed(&disk).1.get(&1), None, "it was removed");
+}
+
+/// Reclaim has seen that a record is live and reads it to write it again, and in this moment its key is removed. Were
+/// it written, it would be younger than the removal.
+#[test]
+fn a_key_removed_while_its_record_is_written_again() {
+    const KEYS: u64 = 16;
+    const VALUE_BYTES: usize = 1_234;
+    let memory = MemoryDisk::new();
+    let disk = FaultDisk::over(Arc::new(memory.clone()));
+    let cache = Arc::new(OnceLock::<Weak<Cache<u64, String>>>::new());
+    let has_removed = Arc::new(AtomicBool::new(false));
+    disk.watch({
+        let (cache, has_removed) = (Arc::clone(&cache), Arc::clone(&has_removed));
+        move |Moment { operation, file, side, bytes }| {
+            let is_value = operation == Operation::Read && file.starts_with("seg-") && bytes == VALUE_BYTES;
+            let is_reclaim = thread::current().name() == Some("embercache");
+            // The removes read what they remove.
+            if is_value && is_reclaim && side == Side::After && !has_removed.swap(true, SeqCst) {
+                let cache = cache.get().and_then(Weak::upgrade).unwrap();
+                (0..KEYS).for_each(|key| _ = cache.remove(&key).unwrap());
+            }
+        }
+    });
+    let small = builder(&memory).ram_entries(8).disk(256 * KIB).reinsertion(75).admission(Admission::All);
+    let opened = Arc::new(small.io(Arc::new(disk)).open().unwrap());
+    cache.set(Arc::downgrade(&opened)).unwrap();
+    (0..KEYS).for_each(|key| opened.insert(key, "1".repeat(VALUE_BYTES)).unwrap());
+    opened.flush().unwrap();
+    // What is read on disk and not in RAM is worth another write.
+    assert!((0..KEYS).all(|key| opened.get(&key).is_some()));
+    let mut fillers = (1_000..2_000).take_while(|_| !has_removed.load(SeqCst));
+    fillers.try_for_each(|key| opened.insert(key, "x".repeat(900))).unwrap();
+    opened.flush().unwrap();
+    assert!(has_removed.load(SeqCst), "nothing was written again");
+    for key in 0..KEYS {
+        assert_eq!(opened.get(&key), None);
+        assert_eq!(killed(&memory).1.get(&key), None, "key {key} is back");
+    }
 }
