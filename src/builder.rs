@@ -218,7 +218,8 @@ impl<K: Key, V: Value> Builder<K, V> {
     /// - [`Error::Option`] for an option outside its limits, [`Error::Locked`] if the directory is in use,
     ///   [`Error::NotACache`], [`Error::Unusable`], [`Error::NewerFormat`], [`Error::Mismatch`]: nothing in
     ///   the directory has been changed or deleted.
-    /// - [`Error::Io`]: the next attempt finds what this one would have.
+    /// - [`Error::Io`]: the next attempt finds what this one would have. Where the last run closed and kept no journal
+    ///   ([`Durability::Clean`](crate::Durability::Clean)), it may find nothing.
     ///
     /// # Examples
     ///

@@ -47,7 +47,7 @@ impl<K: Key, V: Value> Engine<K, V> {
 
     fn open_in_memory(io: Arc<dyn Io>, options: &Options<K, V>, limits: &Limits) -> Result<Self, Error> {
         let clock = Arc::new(Clock::new(io));
-        let tiers = tiers(options, limits, clock, random_seed()?, None);
+        let tiers = build_tiers(options, limits, clock, random_seed()?, None);
         tiers.stripes.iter().for_each(Stripe::set_loaded);
         Ok(Engine { tiers: Arc::new(tiers), recovery: Recovery::default(), thread: Mutex::new(None) })
     }
@@ -60,7 +60,7 @@ impl<K: Key, V: Value> Engine<K, V> {
     ) -> Result<Self, Error> {
         let started = Instant::now();
         let Opened { log, appender, source, report } = Log::open(io, log_options(options, disk))?;
-        let (tiers, recovery) = tiers_over(options, limits, log, source, report, started);
+        let (tiers, recovery) = build_tiers_over(options, limits, log, source, report, started);
         let tiers = Arc::new(tiers);
         let maintenance = Maintenance::new(Arc::clone(&tiers), appender, limits);
         let thread = thread::Builder::new()
@@ -84,10 +84,10 @@ impl<K: Key, V: Value> Engine<K, V> {
         let started = Instant::now();
         let (tiers, recovery) = match Log::open_read_only(Arc::clone(&io), log_options(options, disk))? {
             Ok(Opened { log, source, report, .. }) => {
-                tiers_over(options, limits, log, source, report, started)
+                build_tiers_over(options, limits, log, source, report, started)
             }
             Err(start) => {
-                let mut tiers = tiers(options, limits, Arc::new(Clock::new(io)), random_seed()?, None);
+                let mut tiers = build_tiers(options, limits, Arc::new(Clock::new(io)), random_seed()?, None);
                 let report = RecoveryReport { start, segments: 0, quarantined: 0 };
                 let found = tiers.take_over(Source::Cold);
                 (tiers, Recovery::of(report, found, started.elapsed()))
@@ -179,7 +179,7 @@ fn log_options<K: Key, V: Value>(options: &Options<K, V>, disk: DiskLimits) -> L
 }
 
 /// The tiers over a log that was opened, with what it holds, and what that is.
-fn tiers_over<K: Key, V: Value>(
+fn build_tiers_over<K: Key, V: Value>(
     options: &Options<K, V>,
     limits: &Limits,
     log: Arc<Log>,
@@ -188,12 +188,12 @@ fn tiers_over<K: Key, V: Value>(
     started: Instant,
 ) -> (Tiers<K, V>, Recovery) {
     let (clock, seed) = (Arc::clone(log.clock()), log.hash_seed());
-    let mut tiers = tiers(options, limits, clock, seed, Some(log));
+    let mut tiers = build_tiers(options, limits, clock, seed, Some(log));
     let found = tiers.take_over(source);
     (tiers, Recovery::of(report, found, started.elapsed()))
 }
 
-fn tiers<K: Key, V: Value>(
+fn build_tiers<K: Key, V: Value>(
     options: &Options<K, V>,
     limits: &Limits,
     clock: Arc<Clock>,

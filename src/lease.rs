@@ -166,7 +166,7 @@ impl<K: Key, V: Value> Cache<K, V> {
         drop(shard);
         // As in `lease`.
         drop_quietly(owned);
-        Join::Turn(turn, Home { hash, has_copy })
+        Join::Turn(turn, Missed { hash, has_copy })
     }
 }
 
@@ -174,13 +174,13 @@ impl<K: Key, V: Value> Cache<K, V> {
 enum Join<V> {
     /// Look again: it has come in the meantime.
     Arrived,
-    Turn(Turn<V>, Home),
+    Turn(Turn<V>, Missed),
     /// Load, and store nothing: the cache is closed, is not changed or cannot hold the key.
     Impossible,
 }
 
-/// A key's hash, and whether a copy on disk has that.
-struct Home {
+/// The hash of a key that was not found, and whether a copy on disk has that hash.
+struct Missed {
     hash: KeyHash,
     has_copy: bool,
 }

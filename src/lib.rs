@@ -57,8 +57,8 @@
 //! so, or the option that asks for it. A cache with a directory has one background thread, which writes the values.
 //! There is no async runtime involved.
 //!
-//! What goes wrong in the background is reported as `tracing` events, some of them under a lock: a subscriber
-//! must not use the cache itself.
+//! What goes wrong in the background is reported as `tracing` events. None is sent under a lock, so a subscriber
+//! may use the cache, but for a load of the key whose load an event is about.
 //!
 //! # Features
 //!

@@ -38,7 +38,7 @@ const WRITE_BEHIND_MIN: Duration = Duration::from_millis(10);
 pub(crate) struct Limits {
     pub(crate) plan: Plan,
     pub(crate) write_behind: WriteBehind,
-    pub(crate) close_deadline: Duration,
+    pub(crate) close_timeout: Duration,
     pub(crate) reinserted_percent: u64,
     /// The disk tier's, if there is one.
     pub(crate) disk: Option<DiskLimits>,
@@ -65,7 +65,7 @@ impl Limits {
         Ok(Limits {
             plan: plan(options, disk.as_ref(), stripes.ilog2())?,
             write_behind: options.write_behind,
-            close_deadline: options.close_deadline,
+            close_timeout: options.close_timeout,
             reinserted_percent: options.reinserted_percent,
             disk,
         })

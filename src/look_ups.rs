@@ -89,7 +89,7 @@ thread_local! {
     static OWNED: Cell<Option<OwnedLane>> = const { Cell::new(None) };
 }
 
-/// The lanes that no living thread has, the lowest last. Guards just these; the lock also orders
+/// The lanes that no living thread has: those given back last are taken first. Guards just these; the lock also orders
 /// what a thread has added before the first load of the next owner.
 static VACANT: Mutex<Vacant> = Mutex::new(Vacant { given_back: Vec::new(), fresh: 0 });
 

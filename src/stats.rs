@@ -76,10 +76,10 @@ pub struct Stats {
     pub write_behinds: u64,
     /// Live entries written again when their segment was reclaimed.
     pub reinsertions: u64,
-    /// Records written to the invalidation journal.
-    pub journal_records: u64,
+    /// Entries written to the invalidation journal.
+    pub journal_entries: u64,
     /// Syncs of the journal before acknowledgements; with `Durability::PowerLoss` only. One serves all
-    /// operations that wait at that moment, so there are fewer than `journal_records` where several
+    /// operations that wait at that moment, so there are fewer than `journal_entries` where several
     /// threads change entries.
     pub journal_syncs: u64,
     /// Bytes of records written to segments.
@@ -208,9 +208,9 @@ impl Stats {
 
     fn add_log(&mut self, log: &log::Log) {
         let counters = log.counters();
-        self.journal_records = counters.journal_records.load(Relaxed);
+        self.journal_entries = counters.journal_entries.load(Relaxed);
         self.journal_syncs = counters.journal_syncs.load(Relaxed);
-        self.record_bytes_written = counters.data_bytes.load(Relaxed);
+        self.record_bytes_written = counters.record_bytes.load(Relaxed);
         self.footer_bytes_written = counters.footer_bytes.load(Relaxed);
         self.journal_bytes_written = counters.journal_bytes.load(Relaxed);
         self.state_bytes_written = counters.snapshot_bytes.load(Relaxed) + counters.state_bytes.load(Relaxed);
@@ -247,10 +247,10 @@ impl fmt::Display for Stats {
         )?;
         write!(
             f,
-            "writes     {} bytes of records, amplification {:.2}, {} journal records",
+            "writes     {} bytes of records, amplification {:.2}, {} journal entries",
             self.record_bytes_written,
             self.write_amplification(),
-            self.journal_records
+            self.journal_entries
         )
     }
 }

@@ -43,7 +43,7 @@ pub(crate) struct Tiers<K, V> {
     pub(crate) log: Option<Arc<Log>>,
     /// The directory was opened for look-ups alone; there is no log if it held nothing.
     pub(crate) is_read_only: bool,
-    /// The process that may use the disk tier; forks may use neither.
+    /// The process that may use the disk tier; forks may use neither tier.
     pub(crate) origin: Option<Origin>,
     pub(crate) budget: Arc<Budget>,
     pub(crate) expiry: Arc<Expiry>,
@@ -255,7 +255,7 @@ impl<K: Key, V: Value> Tiers<K, V> {
             }
             Ok(Read::OtherKey) | Err(_) => return ReadCopy::Nothing,
             Ok(Read::Damaged) => {
-                self.forget_unreadable(log, hash, location, guard);
+                self.forget_unreadable(hash, location, guard);
                 return ReadCopy::Nothing;
             }
             Ok(Read::NotNow(error)) => {
@@ -264,7 +264,7 @@ impl<K: Key, V: Value> Tiers<K, V> {
             }
             Ok(Read::Failed(error)) => {
                 tracing::debug!(%error, ?location, "a record could not be read");
-                self.forget_unreadable(log, hash, location, guard);
+                self.forget_unreadable(hash, location, guard);
                 return ReadCopy::Nothing;
             }
         };
@@ -277,7 +277,7 @@ impl<K: Key, V: Value> Tiers<K, V> {
         match V::decode(found.bytes) {
             Ok(value) => ReadCopy::Value(DiskCopy { value, expiry_s: found.expiry, idle: found.idle }),
             Err(_) => {
-                self.forget_unreadable(log, hash, location, guard);
+                self.forget_unreadable(hash, location, guard);
                 ReadCopy::Nothing
             }
         }
@@ -285,12 +285,9 @@ impl<K: Key, V: Value> Tiers<K, V> {
 
     /// A copy cannot be read today. It might be tomorrow, when the key has another value: so its
     /// invalidation is journaled before the index forgets it (R6).
-    fn forget_unreadable(&self, log: &Log, hash: KeyHash, location: Location, guard: &Guard) {
+    fn forget_unreadable(&self, hash: KeyHash, location: Location, guard: &Guard) {
         let mut shard = self.shard(hash, guard);
-        if shard.is_at(hash, location)
-            && let Ok(end) = log.invalidate(hash)
-        {
-            shard.note_journaled(end);
+        if shard.is_at(hash, location) && self.invalidate(&mut shard, hash).is_ok() {
             shard.forget(hash, location);
             shard.counts().read_failures += 1;
         }
@@ -392,7 +389,7 @@ impl<K: Key, V: Value> Tiers<K, V> {
         drop(loading);
         collect_now(guard);
         *self.snapshot.lock() = None;
-        self.log.iter().for_each(|log| log.abandon());
+        self.log.iter().for_each(|log| log.release());
     }
 
     /// Hands over whatever was displaced: in a stripe that rests, nobody else would.

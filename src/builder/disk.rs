@@ -174,7 +174,7 @@ impl<K: Key, V: Value> Builder<K, V> {
     /// # let dir = dir.path().join("cache");
     /// # use embercache::{Cache, MIB};
     /// # use std::time::Duration;
-    /// let open = || Cache::<u64, String>::builder(&dir).close_deadline(Duration::ZERO).open();
+    /// let open = || Cache::<u64, String>::builder(&dir).close_timeout(Duration::ZERO).open();
     /// let cache = open()?;
     /// cache.insert(1, "one".into())?;
     /// cache.close()?;
@@ -182,8 +182,8 @@ impl<K: Key, V: Value> Builder<K, V> {
     /// # Ok(()) }
     /// ```
     #[must_use]
-    pub fn close_deadline(mut self, deadline: Duration) -> Self {
-        self.options.close_deadline = deadline;
+    pub fn close_timeout(mut self, timeout: Duration) -> Self {
+        self.options.close_timeout = timeout;
         self
     }
 

@@ -25,6 +25,14 @@ type Home<'c, K, V> = (&'c Stripe<K, V>, KeyHash);
 /// A key of a batch and its home, if it has a hash.
 type Asked<'c, 'q, K, V, Q> = (&'q Q, Option<Home<'c, K, V>>);
 
+/// Where a look-up that asked the stripe has found a key.
+enum InTiers<'g, K, V, N> {
+    Ram(Resident<'g, K, V>),
+    /// The copy, where it was read, and what was noted of it before.
+    Disk(DiskCopy<V>, Location, N),
+    Nothing,
+}
+
 /// Look-ups.
 impl<K: Key, V: Value> Cache<K, V> {
     /// The value stored under `key`, cloned, or `None`.
@@ -206,20 +214,11 @@ impl<K: Key, V: Value> Cache<K, V> {
         if let Some(found) = self.find_in_ram(self.tiers.stripe(hash), hash, key, guard) {
             return Some(found.entry.value.clone());
         }
-        for _ in 0..MOVES_MAX {
-            let found = self.tiers.shard(hash, guard).find(hash, key);
-            let location = match found {
-                Found::Hot(found) => return Some(found.entry.value.clone()),
-                Found::Cold(location) => location,
-                Found::Nothing => return None,
-            };
-            match self.tiers.read_copy(hash, key, location, guard) {
-                ReadCopy::Value(copy) => return Some(copy.value),
-                ReadCopy::Moved => {}
-                ReadCopy::Nothing => return None,
-            }
+        match self.find_in_tiers(hash, key, guard, |_, _| ()) {
+            InTiers::Ram(found) => Some(found.entry.value.clone()),
+            InTiers::Disk(copy, ..) => Some(copy.value),
+            InTiers::Nothing => None,
         }
-        None
     }
 
     /// Whether a value is stored under `key`. Like [`peek`](Cache::peek), it leaves no trace; unlike that, it
@@ -297,12 +296,12 @@ impl<K: Key, V: Value> Cache<K, V> {
             self.tiers.look_ups.add_miss();
             return None;
         }
-        self.get_under_lock(hash, key, read, guard)
+        self.get_from_tiers(hash, key, read, guard)
     }
 
-    /// Everything but a RAM hit: the index is asked under the stripe's lock, the log is read without.
+    /// Everything but a RAM hit.
     #[cold]
-    fn get_under_lock<Q, R>(
+    fn get_from_tiers<Q, R>(
         &self,
         hash: KeyHash,
         key: &Q,
@@ -316,47 +315,70 @@ impl<K: Key, V: Value> Cache<K, V> {
         if let Some(copy) = self.read_unloaded(hash, key, guard) {
             let result = read(&copy.value);
             self.tiers.look_ups.add_disk_hit();
-            // As below.
+            // Not with the scope: were that drop to panic, what is returned would leak.
             drop(copy);
             return Some(result);
         }
+        let note = |shard: &mut Shard<'_, K, V>, location| {
+            self.tiers.prefetch_copy(location, guard);
+            shard.note_disk_hit(hash)
+        };
+        match self.find_in_tiers(hash, key, guard, note) {
+            InTiers::Ram(found) => {
+                self.tiers.look_ups.add_hits(1);
+                Some(read(self.touch(found)))
+            }
+            InTiers::Disk(copy, location, comes_back) => {
+                let result = read(&copy.value);
+                self.tiers.look_ups.add_disk_hit();
+                if comes_back || self.tiers.is_aged_by_hits(&copy) {
+                    self.promote(hash, key, location, copy, guard);
+                } else {
+                    // As above.
+                    drop(copy);
+                }
+                Some(result)
+            }
+            InTiers::Nothing => {
+                self.tiers.look_ups.add_miss();
+                // What has expired.
+                collect(guard);
+                None
+            }
+        }
+    }
+
+    /// Asks the stripe under its lock, and reads what its index names without it; again where reclaim has moved
+    /// that meanwhile. `note` is told of each copy that is about to be read.
+    #[inline]
+    fn find_in_tiers<'g, Q, N>(
+        &'g self,
+        hash: KeyHash,
+        key: &Q,
+        guard: &'g Guard,
+        note: impl Fn(&mut Shard<'g, K, V>, Location) -> N,
+    ) -> InTiers<'g, K, V, N>
+    where
+        K: Borrow<Q>,
+        Q: KeyBytes + ?Sized,
+    {
         for _ in 0..MOVES_MAX {
             let mut shard = self.tiers.shard(hash, guard);
             shard.prefetch(hash);
-            let (location, comes_back) = match shard.find(hash, key) {
-                Found::Hot(found) => {
-                    // It came, or was overwritten, since the look-up without the lock.
-                    drop(shard);
-                    self.tiers.look_ups.add_hits(1);
-                    return Some(read(self.touch(found)));
-                }
-                Found::Cold(location) => {
-                    self.tiers.prefetch_copy(location, guard);
-                    (location, shard.note_disk_hit(hash))
-                }
-                Found::Nothing => break,
+            let (location, noted) = match shard.find(hash, key) {
+                // It came, or was overwritten, since the look-up without the lock.
+                Found::Hot(found) => return InTiers::Ram(found),
+                Found::Cold(location) => (location, note(&mut shard, location)),
+                Found::Nothing => return InTiers::Nothing,
             };
             drop(shard);
             match self.tiers.read_copy(hash, key, location, guard) {
-                ReadCopy::Value(copy) => {
-                    let result = read(&copy.value);
-                    self.tiers.look_ups.add_disk_hit();
-                    if comes_back || self.tiers.is_aged_by_hits(&copy) {
-                        self.promote(hash, key, location, copy, guard);
-                    } else {
-                        // Not with the scope: were that drop to panic, what is returned would leak.
-                        drop(copy);
-                    }
-                    return Some(result);
-                }
+                ReadCopy::Value(copy) => return InTiers::Disk(copy, location, noted),
                 ReadCopy::Moved => {}
-                ReadCopy::Nothing => break,
+                ReadCopy::Nothing => return InTiers::Nothing,
             }
         }
-        self.tiers.look_ups.add_miss();
-        // What has expired.
-        collect(guard);
-        None
+        InTiers::Nothing
     }
 
     /// Soon after an open: the copy of a key whose stripe is not loaded yet, and need not be for a value that

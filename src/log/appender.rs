@@ -21,7 +21,7 @@ use crate::{
 /// Fills segments with batches of records. Owned by the one thread that writes values.
 ///
 /// Records are staged (built and summed up, no lock held), then accepted in that order (under the
-/// key's stripe lock, which is what makes rule R2 one step) or abandoned, and written with their batch.
+/// key's stripe lock, which is what makes rule R2 one step) or unstaged, and written with their batch.
 ///
 /// # Invariants
 ///
@@ -105,9 +105,9 @@ impl Appender {
     pub(crate) fn stage(&mut self, hash: KeyHash, key: &[u8], value: &[u8], expiry: u32, idle: bool) {
         assert!(self.fits(key.len(), value.len()), "the record does not fit: roll first");
         let start = self.batch.len();
-        let payload = record::payload_check(key, value, self.place(start));
+        let payload_check = record::payload_check(key, value, self.place(start));
         let header = RecordHeader {
-            payload,
+            payload_check,
             seq: Seq(0),
             value_len: u32::try_from(value.len()).expect("a value that fits a segment"),
             expiry,
@@ -143,7 +143,7 @@ impl Appender {
 
     /// Drops the staged records but for the oldest `kept`. One alone cannot go out of their middle:
     /// those behind it are summed up for their places.
-    pub(crate) fn abandon(&mut self, kept: usize) {
+    pub(crate) fn unstage(&mut self, kept: usize) {
         if let Some(first) = self.staged.get(kept) {
             self.batch.truncate(first.start);
             self.staged.truncate(kept);
@@ -172,7 +172,7 @@ impl Appender {
     ///
     /// If a record is staged.
     pub(crate) fn write(&mut self) -> Result<(), Error> {
-        assert!(self.staged.is_empty(), "accept or abandon the staged records first");
+        assert!(self.staged.is_empty(), "accept or unstage the staged records first");
         let Some(active) = &mut self.active else {
             return Ok(());
         };
@@ -184,7 +184,7 @@ impl Appender {
                 active.end += self.batch.len() as u32;
                 active.segment.publish(active.end);
                 active.segment.synced.store(false, Relaxed);
-                self.log.counters.data_bytes.fetch_add(self.batch.len() as u64, Relaxed);
+                self.log.counters.record_bytes.fetch_add(self.batch.len() as u64, Relaxed);
                 self.footer_written = self.footer.extent();
                 self.empty_batch();
                 Ok(())
@@ -289,7 +289,7 @@ impl Appender {
         let dead = match cut {
             // The cut alone would be undone by a loss of power.
             Ok(len) if len == u64::from(end) && !self.log.outlives_power() => Ok(()),
-            _ => self.log.record_durably(Event::TailDead(id, end)).map(drop),
+            _ => self.log.journal_durably(Event::TailDead(id, end)).map(drop),
         };
         // What the segment holds from before is as good as ever, with a footer or without.
         let _ = self.seal();

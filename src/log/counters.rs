@@ -5,13 +5,14 @@ use crate::sync::AtomicU64;
 /// Counts for the statistics. All Relaxed: nothing correct depends on them.
 #[derive(Debug, Default)]
 pub(crate) struct LogCounters {
-    pub(crate) data_bytes: AtomicU64,
+    pub(crate) record_bytes: AtomicU64,
+    /// Headers of segments, too.
     pub(crate) footer_bytes: AtomicU64,
     pub(crate) journal_bytes: AtomicU64,
     pub(crate) snapshot_bytes: AtomicU64,
     pub(crate) state_bytes: AtomicU64,
-    /// Records of any kind appended to the journal.
-    pub(crate) journal_records: AtomicU64,
+    /// Entries of any kind appended to the journal.
+    pub(crate) journal_entries: AtomicU64,
     /// Group commits.
     pub(crate) journal_syncs: AtomicU64,
     /// Records that recovery left out since they had been invalidated.

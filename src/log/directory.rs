@@ -32,7 +32,7 @@ pub(crate) struct Directory {
     lock: Mutex<Option<Arc<dyn IoFile>>>,
 }
 
-/// One of our files that come in numbers.
+/// One of our files, LOCK and STATE aside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Name {
     Segment(SegmentId),

@@ -67,7 +67,7 @@ fn segment() {
     let header = SegmentHeader { id: id(7), epoch: EPOCH, salt: SALT, base_seq: Seq(40) };
     let place = place(SALT, 64);
     let record = RecordHeader {
-        payload: payload_check(b"ember", b"glow", place),
+        payload_check: payload_check(b"ember", b"glow", place),
         seq: Seq(42),
         value_len: 4,
         expiry: 1_700_000_000,
@@ -93,7 +93,8 @@ fn segment() {
 
 #[test]
 fn journal() {
-    let header = JournalHeader { number: 3, epoch: EPOCH, salt: SALT, first_seq: Seq(41), is_synced: false };
+    let header =
+        JournalHeader { number: 3, epoch: EPOCH, salt: SALT, first_seq: Seq(41), acks_after_sync: false };
     let mut bytes = header.encode().to_vec();
     let events =
         [Event::Invalidate(hash()), Event::SegmentDead(id(7)), Event::TailDead(id(8), 4096), Event::Barrier];

@@ -1,4 +1,4 @@
-//! The invalidation journal: what must not come back, one small record each.
+//! The invalidation journal: what must not come back, an entry of 32 bytes each.
 
 use std::{collections::VecDeque, io, sync::Arc};
 
@@ -95,7 +95,7 @@ pub(crate) struct JournalHeader {
     pub(crate) first_seq: Seq,
     /// Entries are acknowledged once they are synced. Of others a power loss may leave any, so zeros
     /// between entries are entries that nobody was told of.
-    pub(crate) is_synced: bool,
+    pub(crate) acks_after_sync: bool,
 }
 
 impl JournalHeader {
@@ -103,7 +103,7 @@ impl JournalHeader {
         let mut bytes = [0; HEADER_BYTES];
         put(&mut bytes, 0, JOURNAL_MAGIC);
         put(&mut bytes, 8, JOURNAL_VERSION.to_le_bytes());
-        bytes[10] = if self.is_synced { SYNCED } else { 0 };
+        bytes[10] = if self.acks_after_sync { SYNCED } else { 0 };
         put(&mut bytes, 12, self.number.to_le_bytes());
         put(&mut bytes, 16, self.epoch.to_le_bytes());
         put(&mut bytes, 24, self.salt.to_le_bytes());
@@ -121,7 +121,7 @@ impl JournalHeader {
             epoch: u64_at(bytes, 16),
             salt: u64_at(bytes, 24),
             first_seq: Seq(u64_at(bytes, 32)),
-            is_synced: bytes[10] & SYNCED != 0,
+            acks_after_sync: bytes[10] & SYNCED != 0,
         })
     }
 }
@@ -135,14 +135,14 @@ impl JournalHeader {
 /// 2. Entries lie without a gap: a slot is used again until its write has succeeded.
 /// 3. A file of an earlier run is gone on with only where every byte of it is as that run could have left
 ///    it: whole entries, then zeros.
-/// 4. If `is_synced`: a new file, its name and STATE's word of it are durable before its first entry
+/// 4. If `acks_after_sync`: a new file, its name and STATE's word of it are durable before its first entry
 ///    is written, and the entries of the file before are.
 #[derive(Debug)]
 pub(crate) struct Journal {
     directory: Arc<Directory>,
     epoch: u64,
     /// Entries have to outlive the machine.
-    is_synced: bool,
+    acks_after_sync: bool,
     current: Option<Current>,
     /// The last file of earlier runs, until the first entry of this one.
     last: Option<u32>,
@@ -164,57 +164,63 @@ struct Current {
 }
 
 impl Journal {
-    /// Goes on behind the files of earlier runs, which are known to outlive the machine or not.
+    /// Goes on behind the files of earlier runs, of which those below `synced_below` are known to outlive the machine.
     pub(crate) fn new(
         directory: Arc<Directory>,
         epoch: u64,
-        is_synced: bool,
+        acks_after_sync: bool,
         files: VecDeque<(u32, Seq)>,
         next_number: u32,
-        are_synced: bool,
+        synced_below: u32,
     ) -> Journal {
         Journal {
             directory,
             epoch,
-            is_synced,
+            acks_after_sync,
             current: None,
             last: files.back().map(|&(number, _)| number),
             files,
             next_number,
-            synced_below: if are_synced { next_number } else { 0 },
+            synced_below,
             end: JournalEnd::START,
             has_failed: false,
         }
     }
 
-    /// Appends an entry: one write. `next_seq` must be above every seq drawn so far. Returns the
-    /// bytes written.
+    /// Appends an entry: one write, and where a file is full the next file. `next_seq` must be above every seq
+    /// drawn so far. Returns the bytes written.
     pub(crate) fn append(
         &mut self,
         entry: Entry,
         next_seq: Seq,
         state: &Mutex<StateFile>,
     ) -> io::Result<usize> {
-        let mut written = ENTRY_BYTES;
+        let mut header_bytes = 0;
         if self.current.as_ref().is_none_or(|current| current.end == FILE_BYTES) {
-            if let Some(full) = self.current.take()
-                && self.is_synced
-            {
-                full.file.sync().inspect_err(|_| self.has_failed = true)?;
-            }
-            let last = self.last.take().filter(|_| self.files.len() >= FILES_MAX);
-            self.current = last.and_then(|number| self.resume(number));
+            header_bytes = self.advance(next_seq, state)?;
         }
-        if self.current.is_none() {
-            self.current = Some(self.create(next_seq, state)?);
-            written += HEADER_BYTES;
-        }
-        let current = self.current.as_mut().expect("made above");
+        let current = self.current.as_mut().expect("there was one, or `advance` has made it");
         let offset = current.end as u64;
         current.file.write_all_at(&entry.encode(current.salt ^ offset), offset)?;
         current.end += ENTRY_BYTES;
         self.end.0 += 1;
-        Ok(written)
+        Ok(header_bytes + ENTRY_BYTES)
+    }
+
+    /// Leaves a full file and goes on with another one. Returns the bytes written to that.
+    fn advance(&mut self, next_seq: Seq, state: &Mutex<StateFile>) -> io::Result<usize> {
+        if let Some(full) = self.current.take()
+            && self.acks_after_sync
+        {
+            full.file.sync().inspect_err(|_| self.has_failed = true)?;
+        }
+        let last = self.last.take().filter(|_| self.files.len() >= FILES_MAX);
+        self.current = last.and_then(|number| self.resume(number));
+        if self.current.is_some() {
+            return Ok(0);
+        }
+        self.current = Some(self.create(next_seq, state)?);
+        Ok(HEADER_BYTES)
     }
 
     /// How far it has come, and the file whose sync makes that durable.
@@ -243,7 +249,7 @@ impl Journal {
         let entries = bytes.as_chunks::<ENTRY_BYTES>().0.iter().zip((0..).step_by(ENTRY_BYTES));
         let mut entries = entries.skip_while(|&(_, at)| at < HEADER_BYTES);
         let end = entries.find_map(|(entry, at)| decode(entry, &header, at).is_none().then_some(at))?;
-        let is_ours = header.is_synced == self.is_synced && is_zero(&bytes[end..]);
+        let is_ours = header.acks_after_sync == self.acks_after_sync && is_zero(&bytes[end..]);
         // This run's entries are to be synced by its close.
         self.synced_below = self.synced_below.min(number);
         is_ours.then_some(Current { file, salt: header.salt, end })
@@ -263,9 +269,15 @@ impl Journal {
         let file = self.directory.io.open(&path, OpenMode::CreateNew)?;
         file.allocate(FILE_BYTES as u64)?;
         let salt = getrandom::u64().map_err(io::Error::other)?;
-        let header = JournalHeader { number, epoch: self.epoch, salt, first_seq, is_synced: self.is_synced };
+        let header = JournalHeader {
+            number,
+            epoch: self.epoch,
+            salt,
+            first_seq,
+            acks_after_sync: self.acks_after_sync,
+        };
         file.write_all_at(&header.encode(), 0)?;
-        if self.is_synced {
+        if self.acks_after_sync {
             file.sync()?;
             self.directory.io.sync_dir(&self.directory.path)?;
         }
@@ -349,13 +361,13 @@ fn read_file(file: &dyn IoFile, header: &JournalHeader, invalidations: &mut Inva
     for start in (0..FILE_BYTES).step_by(PART_BYTES) {
         file.read_exact_at(&mut part, start as u64).ok()?;
         if is_zero(&part) {
-            has_ended = !header.is_synced;
+            has_ended = !header.acks_after_sync;
             continue;
         }
         let entries = part.as_chunks().0.iter().zip((start..).step_by(ENTRY_BYTES));
         for (entry, at) in entries.filter(|&(_, at)| at >= HEADER_BYTES) {
             if is_zero(entry) {
-                has_ended = !header.is_synced;
+                has_ended = !header.acks_after_sync;
             } else if has_ended {
                 return None;
             } else {
@@ -410,7 +422,7 @@ mod tests {
                 assert_eq!(Entry::decode(&flipped, 77), None, "bit {bit}");
             }
         }
-        let header = JournalHeader { number: 1, epoch: 2, salt: 3, first_seq: Seq(4), is_synced: true };
+        let header = JournalHeader { number: 1, epoch: 2, salt: 3, first_seq: Seq(4), acks_after_sync: true };
         let bytes = header.encode();
         assert_eq!(JournalHeader::decode(&bytes), Some(header));
         for bit in 0..HEADER_BYTES * 8 {

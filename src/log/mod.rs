@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!   Appender: stage -> accept (stripe lock) -> write -> seal        one thread
-//!   Log:      read | invalidate, barrier, mark_dead | unlink        any thread
+//!   Log:      read | invalidate, raise_barrier, mark_dead | unlink        any thread
 //!   open:     STATE -> cold: a new epoch
 //!                   -> clean: snapshot, stripe by stripe
 //!                   -> killed on this boot, or synced all along: journal + footers + the unsealed tail, by `recover`
@@ -12,7 +12,8 @@
 //! Keys and values are bytes here. The log knows no stripes but as ranges of the hash, and what
 //! the index points at is the caller's to know. The layouts are told in docs/format.md.
 //!
-//! Lock order: journal, then segment table or STATE. Callers may hold one stripe lock above them.
+//! Lock order: what the past's journal says, the journal, then segment table or STATE. Who invalidates may hold one
+//! stripe lock above them; who recovers holds that of the snapshot being loaded, and no stripe's.
 
 mod appender;
 mod commit;
@@ -252,19 +253,19 @@ impl Log {
     /// machine from when it is committed (within what the durability mode promises). The caller
     /// holds the key's stripe lock (R1, R3), and whoever relies on it waits for `commit` without.
     pub(crate) fn invalidate(&self, hash: KeyHash) -> Result<JournalEnd, Error> {
-        self.record(Event::Invalidate(hash)).map(|(_, end)| end)
+        self.journal_event(Event::Invalidate(hash)).map(|(_, end)| end)
     }
 
     /// Makes every record with a lower seq than the one returned dead, durably.
-    pub(crate) fn barrier(&self) -> Result<Seq, Error> {
-        let seq = self.record_durably(Event::Barrier)?;
+    pub(crate) fn raise_barrier(&self) -> Result<Seq, Error> {
+        let seq = self.journal_durably(Event::Barrier)?;
         self.past.barrier.fetch_max(seq.0, Relaxed);
         Ok(seq)
     }
 
     /// Makes every record of the segment dead, durably. Comes before its entries leave the index (R6).
     pub(crate) fn mark_dead(&self, segment: SegmentId) -> Result<(), Error> {
-        self.record_durably(Event::SegmentDead(segment)).map(drop)
+        self.journal_durably(Event::SegmentDead(segment)).map(drop)
     }
 
     /// `Err` while an invalidation is recorded nowhere; tries each time to make up for it.
@@ -274,7 +275,7 @@ impl Log {
     }
 
     /// Begins a snapshot of an index of `1 << stripe_bits` stripes.
-    pub(crate) fn snapshot(&self, stripe_bits: u32) -> Result<SnapshotWriter<'_>, Error> {
+    pub(crate) fn begin_snapshot(&self, stripe_bits: u32) -> Result<SnapshotWriter<'_>, Error> {
         let begun = self.peek_seq();
         let file = SnapshotFile::create(&self.directory, self.epoch, stripe_bits)
             .map_err(|error| self.snapshot_failed(error))?;
@@ -290,7 +291,7 @@ impl Log {
     }
 
     /// Lets another cache open this directory, as after a kill. Nothing may be written after this.
-    pub(crate) fn abandon(&self) {
+    pub(crate) fn release(&self) {
         self.directory.release();
     }
 
@@ -299,14 +300,15 @@ impl Log {
         if self.latch.load(Relaxed) == COLD_NEXT_START {
             return Ok(());
         }
-        let path = self.directory.state();
         self.unsynced_segments().iter().try_for_each(|segment| self.sync_segment(segment))?;
-        self.journal.lock().sync().map_err(|error| failed("syncing the journal in", &path, error))?;
+        let dir = &self.directory.path;
+        self.journal.lock().sync().map_err(|error| failed("syncing the journal in", dir, error))?;
         self.sync_names()?;
         // An event since the snapshot was begun is not in it.
         let fresh = self.snapshot.lock().filter(|&(_, begun)| begun == self.peek_seq());
         let next_segment = self.table.read().next_id;
         let mut file = self.state.lock();
+        let path = self.directory.state();
         let state = State {
             clean: true,
             anchor: self.clock.anchor(),
@@ -330,16 +332,17 @@ impl Log {
         expiry != 0 && at.segment().get() < self.past.expiring_dead_below
     }
 
-    /// Records the event in such a way that it outlives the machine where that is promised. No lock is held.
-    fn record_durably(&self, event: Event) -> Result<Seq, Error> {
-        let (seq, end) = self.record(event)?;
+    /// Journals the event in such a way that it outlives the machine where that is promised. No lock is held that a
+    /// change waits for.
+    fn journal_durably(&self, event: Event) -> Result<Seq, Error> {
+        let (seq, end) = self.journal_event(event)?;
         self.commit(end)?;
         Ok(seq)
     }
 
     /// Draws a seq and writes the event to the journal, or makes the next start cold. With the seq,
     /// what to wait for before it is acknowledged.
-    fn record(&self, event: Event) -> Result<(Seq, JournalEnd), Error> {
+    fn journal_event(&self, event: Event) -> Result<(Seq, JournalEnd), Error> {
         self.ensure_durable()?;
         let seq = self.next_seq();
         if self.options.durability == Durability::Clean || self.latch.load(Relaxed) == COLD_NEXT_START {
@@ -354,7 +357,7 @@ impl Log {
         match appended {
             Ok(written) => {
                 self.counters.journal_bytes.fetch_add(written as u64, Relaxed);
-                self.counters.journal_records.fetch_add(1, Relaxed);
+                self.counters.journal_entries.fetch_add(1, Relaxed);
             }
             Err(error) => {
                 self.give_up_journal(&error)?;
@@ -415,8 +418,8 @@ pub(crate) struct SnapshotWriter<'a> {
 
 impl SnapshotWriter<'_> {
     /// Appends the next stripe's slots, in the [order](KeyHash::order) of their hashes.
-    pub(crate) fn stripe(&mut self, slots: &[(KeyHash, u64)]) -> Result<(), Error> {
-        let written = self.file.stripe(slots).map_err(|error| self.log.snapshot_failed(error))?;
+    pub(crate) fn write_stripe(&mut self, slots: &[(KeyHash, u64)]) -> Result<(), Error> {
+        let written = self.file.write_stripe(slots).map_err(|error| self.log.snapshot_failed(error))?;
         self.log.counters.snapshot_bytes.fetch_add(written as u64, Relaxed);
         Ok(())
     }

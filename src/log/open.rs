@@ -65,7 +65,8 @@ struct Warm {
 
 impl Log {
     /// Opens or creates the log in `options.dir` and locks it. On an error nothing was touched
-    /// that another cache, or a later attempt, would miss.
+    /// that another cache, or a later attempt, would miss; but a run without a journal that got as far as STATE
+    /// has ended the one that closed before it.
     pub(crate) fn open(io: Arc<dyn Io>, options: LogOptions) -> Result<Opened, Error> {
         let directory = Directory::enter(Arc::clone(&io), options.dir.clone())?;
         let (found, generation) = StateFile::load(&directory)?;
@@ -230,7 +231,7 @@ impl Opening {
             barrier: AtomicU64::new(0),
         };
         let inherited = Inherited::default();
-        let journal = self.journal(&begun.state, VecDeque::new(), true);
+        let journal = self.journal(&begun.state, VecDeque::new(), begun.state.journals.1);
         let log = self.log(clock, begun, past, journal, inherited, next_segment, Seq(1));
         Ok(opened(log, Source::Cold, reason))
     }
@@ -262,7 +263,7 @@ impl Opening {
         } else {
             StateFile::begin(&self.directory, state)?
         };
-        let inherited = self.segments(&names, &found, invalidations.as_ref())?;
+        let inherited = self.inherit_segments(&names, &found, invalidations.as_ref())?;
         if !self.options.read_only {
             self.delete_leftovers(&names, &found);
         }
@@ -283,8 +284,8 @@ impl Opening {
             barrier: AtomicU64::new(0),
         };
         // A close has synced them, or `sync_past`.
-        let are_synced = found.clean || self.outlives_power();
-        let journal = self.journal(&begun.state, journals, are_synced);
+        let synced_below = if found.clean || self.outlives_power() { begun.state.journals.1 } else { 0 };
+        let journal = self.journal(&begun.state, journals, synced_below);
         let log = self.log(clock, begun, past, journal, inherited, next_segment, next_seq);
         Ok(match snapshot {
             Some(reader) => opened(log, Source::Snapshot(reader), Start::Snapshot),
@@ -347,9 +348,9 @@ impl Opening {
     }
 
     /// The journal behind these files of earlier runs.
-    fn journal(&self, begun: &State, files: VecDeque<(u32, Seq)>, are_synced: bool) -> Journal {
+    fn journal(&self, begun: &State, files: VecDeque<(u32, Seq)>, synced_below: u32) -> Journal {
         let (directory, end) = (Arc::clone(&self.directory), begun.journals.1);
-        Journal::new(directory, begun.epoch, self.outlives_power(), files, end, are_synced)
+        Journal::new(directory, begun.epoch, self.outlives_power(), files, end, synced_below)
     }
 
     #[expect(clippy::too_many_arguments, reason = "the parts of one struct, put together here only")]
@@ -389,7 +390,7 @@ impl Opening {
         };
         for event in inherited.events {
             // If it fails, `ensure_durable` stands in every later change's way.
-            let _ = log.record_durably(event);
+            let _ = log.journal_durably(event);
         }
         log
     }

@@ -1,4 +1,4 @@
-//! One entry in a segment: header, key, value, padding.
+//! One record of a segment: header, key, value, padding.
 
 use super::layout::{check, put, u16_at, u32_at, u64_at};
 use crate::location::{RECORD_ALIGN, Seq};
@@ -11,7 +11,7 @@ const FLAG_IDLE: u8 = 1;
 /// A record's header, its kind and flags known to this release.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct RecordHeader {
-    pub(crate) payload: u64,
+    pub(crate) payload_check: u64,
     pub(crate) seq: Seq,
     pub(crate) value_len: u32,
     /// Seconds of cache time since 1970; 0 is never.
@@ -24,7 +24,7 @@ impl RecordHeader {
     /// `place` is [`place`] of the record: a header is valid in that segment at that offset only.
     pub(crate) fn encode(&self, place: u64) -> [u8; HEADER_BYTES] {
         let mut bytes = [0; HEADER_BYTES];
-        put(&mut bytes, 0, self.payload.to_le_bytes());
+        put(&mut bytes, 0, self.payload_check.to_le_bytes());
         put(&mut bytes, 8, self.seq.0.to_le_bytes());
         put(&mut bytes, 16, self.value_len.to_le_bytes());
         put(&mut bytes, 20, self.expiry.to_le_bytes());
@@ -46,7 +46,7 @@ impl RecordHeader {
             return None;
         }
         Some(RecordHeader {
-            payload: u64_at(bytes, 0),
+            payload_check: u64_at(bytes, 0),
             seq: Seq(u64_at(bytes, 8)),
             value_len: u32_at(bytes, 16),
             expiry: u32_at(bytes, 20),
@@ -62,7 +62,7 @@ impl RecordHeader {
 
     /// Whether these are the key and value that the record was made of.
     pub(crate) fn verifies(&self, key: &[u8], value: &[u8], place: u64) -> bool {
-        self.payload == payload_check(key, value, place)
+        self.payload_check == payload_check(key, value, place)
     }
 }
 
@@ -89,8 +89,8 @@ mod tests {
     use super::*;
 
     fn header() -> RecordHeader {
-        let payload = payload_check(b"key", b"value", 77);
-        RecordHeader { payload, seq: Seq(u64::MAX), value_len: 5, expiry: 9, key_len: 3, idle: true }
+        let payload_check = payload_check(b"key", b"value", 77);
+        RecordHeader { payload_check, seq: Seq(u64::MAX), value_len: 5, expiry: 9, key_len: 3, idle: true }
     }
 
     #[test]

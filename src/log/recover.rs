@@ -88,7 +88,7 @@ impl Log {
             Err(_) => (Vec::new(), Event::SegmentDead(segment.id())),
         };
         // If even that fails, `ensure_durable` stands in every later change's way.
-        let _ = self.record_durably(dead.1);
+        let _ = self.journal_durably(dead.1);
         dead.0
     }
 

@@ -158,7 +158,6 @@ pub(crate) struct Value {
 pub(crate) struct Record {
     pub(crate) key: Vec<u8>,
     pub(crate) value: Vec<u8>,
-    pub(crate) seq: Seq,
     pub(crate) expiry: u32,
     pub(crate) idle: bool,
 }
@@ -291,8 +290,8 @@ impl Segment {
         let value_at = key_at + u32::from(header.key_len);
         let value = self.bytes.read_vec(value_at, header.value_len as usize).ok()?;
         let whole = header.verifies(&key, &value, self.place(offset));
-        let RecordHeader { seq, expiry, idle, .. } = header;
-        whole.then_some(Record { key, value, seq, expiry, idle })
+        let RecordHeader { expiry, idle, .. } = header;
+        whole.then_some(Record { key, value, expiry, idle })
     }
 
     /// The records in the order in which they were appended: from the footer, or, without a whole

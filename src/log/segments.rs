@@ -114,7 +114,7 @@ impl Log {
         let salt = getrandom::u64().map_err(io::Error::other)?;
         let header = SegmentHeader { id, epoch: self.epoch, salt, base_seq };
         file.write_all_at(&header.encode(), 0)?;
-        self.counters.data_bytes.fetch_add(segment::HEADER_BYTES as u64, Relaxed);
+        self.counters.footer_bytes.fetch_add(segment::HEADER_BYTES as u64, Relaxed);
         if self.outlives_power() {
             self.sync_names().map_err(io::Error::other)?;
         }

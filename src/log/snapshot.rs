@@ -156,7 +156,7 @@ impl SnapshotFile {
 
     /// Appends the next stripe's slots, which are in the [order](KeyHash::order) of their hashes. Returns the
     /// bytes written.
-    pub(crate) fn stripe(&mut self, slots: &[(KeyHash, u64)]) -> io::Result<usize> {
+    pub(crate) fn write_stripe(&mut self, slots: &[(KeyHash, u64)]) -> io::Result<usize> {
         debug_assert!(slots.is_sorted_by_key(|(hash, _)| hash.order()));
         let mut bytes = Vec::with_capacity(slots.len() * SLOT_BYTES);
         for block in slots.chunks(BLOCK_SLOTS) {
@@ -339,7 +339,7 @@ mod tests {
             slots
         };
         let mut file = SnapshotFile::create(&directory, 1, STRIPE_BITS).unwrap();
-        (0..4).for_each(|stripe| _ = file.stripe(&slots(stripe)).unwrap());
+        (0..4).for_each(|stripe| _ = file.write_stripe(&slots(stripe)).unwrap());
         let (id, _) = file.finish().unwrap();
 
         let reader = SnapshotReader::open(&directory, 1, id).unwrap().unwrap();

@@ -147,12 +147,12 @@ impl Bench {
     fn close(&mut self, slots: &[(KeyHash, u64)]) {
         self.appender().write().unwrap();
         self.appender().seal().unwrap();
-        let mut writer = self.log().snapshot(STRIPE_BITS).unwrap();
+        let mut writer = self.log().begin_snapshot(STRIPE_BITS).unwrap();
         for stripe in 0..1 << STRIPE_BITS {
             let of_stripe = |slot: &&(KeyHash, u64)| slot.0.stripe(STRIPE_BITS) == stripe;
             let mut slots: Vec<_> = slots.iter().filter(of_stripe).copied().collect();
             slots.sort_unstable_by_key(|(hash, _)| hash.order());
-            writer.stripe(&slots).unwrap();
+            writer.write_stripe(&slots).unwrap();
         }
         writer.finish().unwrap();
         self.log().close().unwrap();
@@ -176,14 +176,14 @@ fn segments_are_found_across_the_gap_of_one_that_is_gone() {
 }
 
 #[test]
-fn records_that_are_abandoned_leave_nothing_behind() {
+fn records_that_are_unstaged_leave_nothing_behind() {
     let mut bench = Bench::new();
     bench.roll();
     ["a", "b", "c", "d"].into_iter().for_each(|key| bench.stage(key, "1"));
-    bench.appender().abandon(3);
+    bench.appender().unstage(3);
     let a = bench.accept_next();
     assert_eq!(bench.appender().staged(), 2);
-    bench.appender().abandon(0);
+    bench.appender().unstage(0);
     ["e", "f"].into_iter().for_each(|key| bench.stage(key, "2"));
     let (e, f) = (bench.accept_next(), bench.accept_next());
     bench.appender().write().unwrap();
@@ -315,7 +315,7 @@ fn a_barrier_kills_everything_before_it() {
     let mut bench = Bench::new();
     let old = bench.put("old", "1");
     bench.roll();
-    let barrier = bench.log().barrier().unwrap();
+    let barrier = bench.log().raise_barrier().unwrap();
     bench.put("new", "2");
     let below = bench.log().segments_below(barrier);
     assert_eq!(below.iter().map(|segment| segment.id()).collect::<Vec<_>>(), [old.segment()]);
@@ -350,9 +350,9 @@ fn a_failed_batch_is_dead_however_much_of_it_was_written() {
         let failing: &[u64] = if cut_fails { &[2, 4, 5] } else { &[] };
         bench.disk.tear_nth_write(1, FULL);
         failing.iter().for_each(|&n| bench.disk.fail_nth_write(n, FULL));
-        let journaled = bench.log().counters().journal_records.load(Relaxed);
+        let journaled = bench.log().counters().journal_entries.load(Relaxed);
         assert!(matches!(bench.appender().write(), Err(Error::Io { .. })));
-        let now_journaled = bench.log().counters().journal_records.load(Relaxed);
+        let now_journaled = bench.log().counters().journal_entries.load(Relaxed);
         assert_eq!(now_journaled - journaled, u64::from(cut_fails));
         let file = fs::read(bench.path("seg-00000000.log")).unwrap();
         let there = file.windows(5).any(|bytes| bytes == b"lost2");
@@ -374,7 +374,7 @@ fn without_a_journal_the_next_start_is_cold() {
     bench.invalidate("key");
     bench.disk.fail_writes(None);
     bench.invalidate("key");
-    assert_eq!(bench.log().counters().journal_records.load(Relaxed), 0);
+    assert_eq!(bench.log().counters().journal_entries.load(Relaxed), 0);
     assert!(!bench.path("STATE").exists());
     bench.close(&[]);
     assert_eq!(bench.start(), Start::NoState);
@@ -391,7 +391,7 @@ fn an_invalidation_recorded_nowhere_is_an_error_until_it_is() {
         assert!(matches!(bench.log().invalidate(hash), Err(Error::NotDurable { .. })));
         assert!(matches!(bench.log().ensure_durable(), Err(Error::NotDurable { .. })));
     }
-    assert!(matches!(bench.log().barrier(), Err(Error::NotDurable { .. })));
+    assert!(matches!(bench.log().raise_barrier(), Err(Error::NotDurable { .. })));
     bench.disk.fail_writes(None);
     bench.log().ensure_durable().unwrap();
     bench.disk.fail_unlink(None);
@@ -678,8 +678,8 @@ fn an_event_after_the_snapshot_takes_it_back() {
     let mut bench = Bench::new();
     let at = bench.put("key", "value");
     bench.appender().seal().unwrap();
-    let mut writer = bench.log().snapshot(0).unwrap();
-    writer.stripe(&[(bench.hash("key"), at.to_bits())]).unwrap();
+    let mut writer = bench.log().begin_snapshot(0).unwrap();
+    writer.write_stripe(&[(bench.hash("key"), at.to_bits())]).unwrap();
     writer.finish().unwrap();
     bench.invalidate("key");
     bench.log().close().unwrap();

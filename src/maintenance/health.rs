@@ -51,7 +51,7 @@ impl Health {
     }
 
     /// The error, if there was a failure since there were `failures`.
-    pub(crate) fn result_since(&mut self, failures: u64) -> Result<(), Error> {
+    pub(crate) fn take_error_since(&mut self, failures: u64) -> Result<(), Error> {
         match self.last_error.take() {
             Some(error) if self.failures > failures => Err(error),
             _ => Ok(()),

@@ -68,7 +68,7 @@ pub(crate) struct Maintenance<K, V> {
     next_sweep: Instant,
     next_copies: Instant,
     next_sync: Instant,
-    close_deadline: Duration,
+    close_timeout: Duration,
     /// The most of a segment's bytes of records that is written again, so that each reclaim makes room.
     reinserted_percent: u64,
 }
@@ -89,7 +89,7 @@ impl<K: Key, V: Value> Maintenance<K, V> {
             next_sweep: Instant::now(),
             next_copies: Instant::now(),
             next_sync: Instant::now(),
-            close_deadline: limits.close_deadline,
+            close_timeout: limits.close_timeout,
             reinserted_percent: limits.reinserted_percent,
         }
     }
@@ -171,7 +171,7 @@ impl<K: Key, V: Value> Maintenance<K, V> {
             }
         }
         // Written is not safe: the journal may have failed, now or long before.
-        self.health.result_since(failures).and(self.log().check_next_start())
+        self.health.take_error_since(failures).and(self.log().check_next_start())
     }
 
     fn flush_once(&mut self, deadline: Option<Instant>) {
@@ -196,7 +196,7 @@ impl<K: Key, V: Value> Maintenance<K, V> {
     fn clear(&mut self) -> Result<(), Error> {
         self.write_batch();
         self.reclaim = None;
-        let durable = self.log().barrier();
+        let durable = self.log().raise_barrier();
         self.tiers.clear()?;
         self.tiers.bell.made_room();
         let barrier = durable?;
@@ -209,12 +209,12 @@ impl<K: Key, V: Value> Maintenance<K, V> {
     /// Refuses further changes, copies what there is time for, and leaves a snapshot.
     fn close(&mut self) -> Result<(), Error> {
         self.tiers.for_each_shard(|shard| shard.refuse_changes());
-        let flushed = self.flush(Instant::now().checked_add(self.close_deadline));
+        let flushed = self.flush(Instant::now().checked_add(self.close_timeout));
         let sealed = self.appender.seal();
         // Before the snapshot, which must not name what is given up here.
         let failures = self.health.failures();
         self.sync_segments();
-        let synced = self.health.result_since(failures);
+        let synced = self.health.take_error_since(failures);
         let saved = self.save_index();
         self.tiers.for_each_shard(|shard| shard.close());
         // Whatever failed: the directory is let go of.
@@ -223,14 +223,14 @@ impl<K: Key, V: Value> Maintenance<K, V> {
     }
 
     fn save_index(&self) -> Result<(), Error> {
-        let mut snapshot = self.log().snapshot(self.tiers.stripe_bits)?;
+        let mut snapshot = self.log().begin_snapshot(self.tiers.stripe_bits)?;
         let mut slots = Vec::new();
         let mut written = Ok(());
         self.tiers.for_each_shard(|shard| {
             slots.clear();
             slots.extend(shard.index().iter().map(|(hash, packed)| (hash, packed.to_bits())));
             if written.is_ok() {
-                written = snapshot.stripe(&slots);
+                written = snapshot.write_stripe(&slots);
             }
         });
         written?;

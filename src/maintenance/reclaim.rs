@@ -68,7 +68,7 @@ impl<K: Key, V: Value> Maintenance<K, V> {
     }
 
     /// Makes room for one more segment now.
-    pub(super) fn finish_reclaim(&mut self) {
+    pub(super) fn make_room(&mut self) {
         while self.is_disk_full() {
             if self.reclaim.is_none() && !self.start_reclaim() {
                 return;
@@ -177,7 +177,7 @@ impl<K: Key, V: Value> Maintenance<K, V> {
             return;
         }
         let Some(record) = self.log().read_record(entry.location) else { return };
-        // Not `make_fit`: that would wait for this very reclaim.
+        // Not `ensure_fits`: that would wait for this very reclaim.
         if !self.appender.fits(record.key.len(), record.value.len()) {
             return;
         }
@@ -186,7 +186,7 @@ impl<K: Key, V: Value> Maintenance<K, V> {
         let guard = &epoch::pin();
         let shard = tiers.shard(entry.hash, guard);
         if !shard.is_at(entry.hash, entry.location) {
-            return self.appender.abandon(0);
+            return self.appender.unstage(0);
         }
         let seq = tiers.log.as_ref().expect("there is a log to reclaim").next_seq();
         let to = self.appender.accept(seq);

@@ -13,7 +13,7 @@ use crate::{
     error::Error,
     hash::KeyHash,
     location::Location,
-    log::{Appender, Log},
+    log::Appender,
     processor::prefetch,
     shard::{
         DiskState, Queued, Shard,
@@ -39,10 +39,16 @@ pub(super) enum InFlight {
     Reinsertion { hash: KeyHash, from: Location, to: Location, len: u64 },
 }
 
-/// What became of a copy before it was asked whether it is still wanted.
+/// What came of staging a copy, before it is asked whether it is still wanted.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Fate {
+enum Staging {
     Staged,
+    Refused(Refusal),
+}
+
+/// Why a copy is never written.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Refusal {
     /// Encoding failed or panicked, the user's filter said no, or it is about to expire.
     Unspillable,
     TooLarge,
@@ -81,7 +87,7 @@ impl<K: Key, V: Value> Maintenance<K, V> {
     pub(super) fn spill_stripe(&mut self, stripe: usize) {
         while let Some(spilled) = self.spill_group(stripe) {
             if let Err(NoRoom { key_len, value_len }) = spilled {
-                if let Err(error) = self.make_fit(key_len, value_len) {
+                if let Err(error) = self.ensure_fits(key_len, value_len) {
                     self.note_failure(error);
                 }
             } else if self.appender.batch_full() {
@@ -103,10 +109,10 @@ impl<K: Key, V: Value> Maintenance<K, V> {
         tiers.budget.note_spilling();
         queued.iter().for_each(|copy| prefetch(copy.resident.entry));
         let mut spilled = Ok(());
-        let mut fates = Vec::with_capacity(queued.len());
+        let mut stagings = Vec::with_capacity(queued.len());
         for Queued { resident, .. } in &queued {
             match stage(&tiers, &mut self.appender, *resident, &mut self.key_bytes) {
-                Ok(fate) => fates.push(fate),
+                Ok(staging) => stagings.push(staging),
                 Err(no_room) => {
                     spilled = Err(no_room);
                     break;
@@ -116,23 +122,23 @@ impl<K: Key, V: Value> Maintenance<K, V> {
                 break;
             }
         }
-        self.accept(tiers.shard_at(stripe, guard), &queued, &fates);
-        if fates.iter().any(|fate| *fate != Fate::Staged) {
+        self.accept(tiers.shard_at(stripe, guard), &queued, &stagings);
+        if stagings.iter().any(|staging| *staging != Staging::Staged) {
             tiers.bell.made_room();
         }
         Some(spilled)
     }
 
-    /// Check, seq and acceptance in one step under the lock (R2), for each copy that has met its fate.
+    /// Check, seq and acceptance in one step under the lock (R2), for each copy that was looked at.
     /// One that is not wanted any more takes the records behind it out of the batch; they are staged again.
-    fn accept(&mut self, mut shard: Shard<'_, K, V>, queued: &[Queued<'_, K, V>], fates: &[Fate]) {
+    fn accept(&mut self, mut shard: Shard<'_, K, V>, queued: &[Queued<'_, K, V>], stagings: &[Staging]) {
         let log = self.tiers.log.as_ref().expect("there is a log to write to");
         let (appender, in_flight) = (&mut self.appender, &mut self.in_flight);
         let mut done = 0;
-        for (&Queued { hash, copy, .. }, &fate) in queued.iter().zip(fates) {
+        for (&Queued { hash, copy, .. }, &staging) in queued.iter().zip(stagings) {
             done += 1;
-            if fate != Fate::Staged {
-                give_up(&mut shard, hash, copy, fate);
+            if let Staging::Refused(refusal) = staging {
+                refuse(&mut shard, hash, copy, refusal);
                 continue;
             }
             let take = || {
@@ -141,20 +147,20 @@ impl<K: Key, V: Value> Maintenance<K, V> {
                 location
             };
             if !shard.accept(hash, copy, take) {
-                appender.abandon(0);
+                appender.unstage(0);
                 break;
             }
         }
         shard.queue_again(&queued[done..]);
     }
 
-    /// Rolls to a new segment if the active one has no room for such a record. What the oldest segment
-    /// has to be written again comes first into the new one: begun later, it finds no room there.
-    /// Before a large record it may take all of the room, seldom twice: it is unread after that.
-    pub(super) fn make_fit(&mut self, key_len: usize, value_len: usize) -> Result<(), Error> {
+    /// Rolls to a new segment if the active one has no room for such a record. What is kept of the oldest segment
+    /// is written to the new one first: later it might find no room there. It may fill that one before a large
+    /// record, seldom twice: what has just been written counts as unread.
+    pub(super) fn ensure_fits(&mut self, key_len: usize, value_len: usize) -> Result<(), Error> {
         while !self.appender.fits(key_len, value_len) {
             self.write_batch();
-            self.finish_reclaim();
+            self.make_room();
             self.appender.roll()?;
             self.reclaim_if_due();
         }
@@ -219,12 +225,13 @@ fn stage<K: Key, V: Value>(
     appender: &mut Appender,
     Resident { entry, times }: Resident<'_, K, V>,
     key_bytes: &mut Vec<u8>,
-) -> Result<Fate, NoRoom> {
+) -> Result<Staging, NoRoom> {
+    let unspillable = Ok(Staging::Refused(Refusal::Unspillable));
     let Some((expiry_s, idle)) = tiers.expiry.on_disk(times) else {
-        return Ok(Fate::Unspillable);
+        return unspillable;
     };
     let before = appender.staged();
-    let mut staged = Ok(Fate::Unspillable);
+    let mut staging = unspillable;
     let encoded = catch_unwind(AssertUnwindSafe(|| {
         if tiers.disk_filter.as_ref().is_some_and(|may_spill| !may_spill(&entry.key, &entry.value)) {
             return Ok(());
@@ -233,30 +240,30 @@ fn stage<K: Key, V: Value>(
         entry.key.with_bytes(|key| key_bytes.extend_from_slice(key))?;
         entry.value.with_bytes(|value| {
             let (key_len, value_len) = (key_bytes.len(), value.len());
-            staged = if appender.too_large(key_len, value_len) {
-                Ok(Fate::TooLarge)
+            staging = if appender.too_large(key_len, value_len) {
+                Ok(Staging::Refused(Refusal::TooLarge))
             } else if appender.fits(key_len, value_len) {
                 appender.stage(entry.meta.hash, key_bytes, value, expiry_s, idle);
-                Ok(Fate::Staged)
+                Ok(Staging::Staged)
             } else {
                 Err(NoRoom { key_len, value_len })
             };
         })
     }));
     if let Ok(Ok(())) = encoded {
-        return staged;
+        return staging;
     }
     // It may have failed after it had lent the bytes.
-    appender.abandon(before);
-    Ok(Fate::Unspillable)
+    appender.unstage(before);
+    Ok(Staging::Refused(Refusal::Unspillable))
 }
 
-/// Ends a copy that cannot be written, and counts that if it is still wanted.
-fn give_up<K: Key, V: Value>(shard: &mut Shard<'_, K, V>, hash: KeyHash, copy: Pending, fate: Fate) {
+/// Ends a copy that is never written, and counts that if it is still wanted.
+fn refuse<K: Key, V: Value>(shard: &mut Shard<'_, K, V>, hash: KeyHash, copy: Pending, refusal: Refusal) {
     if shard.cancel(hash, copy) {
-        match fate {
-            Fate::Staged | Fate::Unspillable => shard.counts().unspillable += 1,
-            Fate::TooLarge => shard.counts().too_large += 1,
+        match refusal {
+            Refusal::Unspillable => shard.counts().unspillable += 1,
+            Refusal::TooLarge => shard.counts().too_large += 1,
         }
     }
 }
@@ -268,7 +275,7 @@ fn end_group<K: Key, V: Value>(tiers: &Tiers<K, V>, stripe: usize, group: &[InFl
     shard.prefetch_commits(group.iter().map(|record| record.hash()));
     for record in group {
         if written {
-            record.commit(&mut shard, tiers.log.as_deref());
+            record.commit(&mut shard, tiers);
         } else {
             record.roll_back(&mut shard);
         }
@@ -285,16 +292,12 @@ impl InFlight {
         }
     }
 
-    fn commit<K: Key, V: Value>(&self, shard: &mut Shard<'_, K, V>, log: Option<&Log>) {
+    fn commit<K: Key, V: Value>(&self, shard: &mut Shard<'_, K, V>, tiers: &Tiers<K, V>) {
         match *self {
             InFlight::Copy { hash, location } => {
-                if shard.commit(hash, location).is_err() {
-                    // Two keys of one hash: the index can name one, recovery would find the
-                    // younger. Neither stays.
-                    if let Some(Ok(end)) = log.map(|log| log.invalidate(hash)) {
-                        shard.note_journaled(end);
-                        shard.forget_copies(hash);
-                    }
+                // Two keys of one hash: the index can name one, recovery would find the younger. Neither stays.
+                if shard.commit(hash, location).is_err() && tiers.invalidate(shard, hash).is_ok() {
+                    shard.forget_copies(hash);
                 }
             }
             InFlight::Reinsertion { hash, from, to, len } => {

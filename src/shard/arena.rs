@@ -157,9 +157,10 @@ pub(crate) struct Array<T> {
     len: usize,
 }
 
-// SAFETY: an array owns its values as a `Box<[T]>` does.
+// SAFETY: `first` alone keeps this from being automatic, and through it the array owns its values as a `Box<[T]>`
+// does. The arena may go to any thread: it is an `Arc` of what a mutex guards.
 unsafe impl<T: Send> Send for Array<T> {}
-// SAFETY: a shared array lends its values as a shared `Box<[T]>` does.
+// SAFETY: as above: a shared array lends its values as a shared `Box<[T]>` does, and shares an `Arc`.
 unsafe impl<T: Sync> Sync for Array<T> {}
 
 impl<T> Array<T> {

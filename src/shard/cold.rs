@@ -160,14 +160,13 @@ impl Cold {
         self.packed(hash).map_or(0, Packed::marks)
     }
 
-    /// Counts a read, which reclaim takes for a reason to keep the record. Where the record lies.
-    pub(crate) fn mark_read(&mut self, hash: KeyHash) -> Option<Location> {
-        let Search::Found(at) = self.search(hash) else { return None };
+    /// Counts a read, which reclaim takes for a reason to keep the record.
+    pub(crate) fn mark_read(&mut self, hash: KeyHash) {
+        let Search::Found(at) = self.search(hash) else { return };
         let packed = &mut self.slots[at].packed;
         if packed.marks() < Packed::MARKS_MAX {
             *packed = Packed::new(packed.location(), packed.marks() + 1);
         }
-        Some(packed.location())
     }
 
     /// Puts an entry in, whatever was there, and returns the location it displaced.

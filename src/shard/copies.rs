@@ -123,7 +123,7 @@ impl<'g, K: Eq + Held, V: Held> Shard<'g, K, V> {
         let mut next = from;
         for _ in 0..steps {
             let slot = self.state.writer.next_resident(next)?;
-            next = SlotId(slot.0 + 1);
+            next = slot.successor();
             let resident = self.resident(slot);
             let meta = &resident.entry.meta;
             if meta.has(Flags::PENDING) {
@@ -167,7 +167,7 @@ impl<'g, K: Eq + Held, V: Held> Shard<'g, K, V> {
         queued
     }
 
-    /// Gives up the copy of an entry that the clock has evicted, where nobody may wait for it: one that the log has
+    /// Gives up the copy of an entry that the policy has evicted, where nobody may wait for it: one that the log has
     /// not taken yet. Whether it did.
     pub(super) fn give_up_waiting(&mut self, meta: &Meta) -> bool {
         let state = &mut *self.state;
@@ -199,10 +199,10 @@ impl<'g, K: Eq + Held, V: Held> Shard<'g, K, V> {
     pub(crate) fn note_disk_hit(&mut self, hash: KeyHash) -> bool {
         let state = &mut *self.state;
         state.cold.mark_read(hash);
-        let (taken, capacity) = (state.clock.bytes(), state.clock.capacity());
+        let (taken, capacity) = (state.policy.weight(), state.policy.capacity());
         // Eviction leaves less free than what leaves last has weighed.
         let has_room = capacity.saturating_sub(taken) > capacity / 32;
-        has_room || state.clock.knows(hash) || state.readmission.admits(hash, state.writer.len() as u64)
+        has_room || state.policy.knows(hash) || state.readmission.admits(hash, state.writer.len() as u64)
     }
 
     /// Whether what was read from `location` may come back into RAM: not if the key has moved since.

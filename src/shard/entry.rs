@@ -60,8 +60,9 @@ pub(crate) struct Times {
 ///
 /// All fields that change are atomics with Relaxed ordering, since readers look at the entry
 /// without the stripe's lock. Only `usage` is written without it, and that is a hint: an update
-/// that a hit and a hand make at once and one of them loses is a count more or less. Everything
-/// else is written and read under the lock, which orders it.
+/// that a hit and the policy make at once and one of them loses is a count more or less. The others are written
+/// under the lock, which orders them. Readers without it look at one flag, `TIMED`, which is set before the entry
+/// is linked and never again: the Release store of `Bucket::set_slot` publishes it.
 #[derive(Debug)]
 pub(crate) struct Meta {
     pub(crate) hash: KeyHash,
@@ -82,7 +83,7 @@ pub(super) struct Usage {
     /// Hits since a hand last came by, 0..=3.
     pub(super) count: u8,
     /// It starts another round in S: its count is credit from the round before and outlives the
-    /// hand that clears bursts.
+    /// border that clears bursts.
     pub(super) carries: bool,
     /// DUET's frequency, 0..=7.
     pub(super) freq: u8,

@@ -106,7 +106,7 @@ pub(crate) struct Hot<K, V> {
     rest: CachePadded<Rest>,
 }
 
-/// What the functions behind the epoch give back to the writer.
+/// What evictions write, and the functions that they leave to the epoch.
 #[derive(Debug, Default)]
 struct Rest {
     /// Slots emptied and not yet taken back into the writer's free list. Held for a few moves of

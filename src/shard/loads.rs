@@ -26,7 +26,7 @@ pub(crate) struct Loads<K, V> {
 pub(crate) struct Load<K, V> {
     id: LoadId,
     key: K,
-    /// The leases that may still fill it.
+    /// The leases, and the load that leads, which may still fill it.
     holders: u32,
     /// The one that loads on behalf of those who wait, if any does.
     flight: Option<Arc<Flight<V>>>,

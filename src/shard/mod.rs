@@ -20,10 +20,10 @@
 
 pub(crate) mod admission;
 pub(crate) mod arena;
-pub(crate) mod clock;
 pub(crate) mod cold;
 mod copies;
 pub(crate) mod counts;
+pub(crate) mod duet;
 pub(crate) mod entry;
 pub(crate) mod expiry;
 mod ghost;
@@ -48,9 +48,9 @@ pub(crate) use self::copies::Queued;
 use self::{
     admission::{Gate, Readmission},
     arena::Arena,
-    clock::{Clock, Residents},
     cold::Cold,
     counts::Counts,
+    duet::{Duet, Residents},
     entry::{Meta, Resident, SlotId},
     expiry::Expiry,
     hot::{Gone, Hot, HotWriter, Patience},
@@ -99,7 +99,7 @@ pub(crate) struct Shard<'g, K, V> {
 ///
 /// # Invariants
 ///
-/// 1. A resident entry is in the clock's rings, or it is marked `LEAVING`.
+/// 1. A resident entry is in the policy's rings, or it is marked `LEAVING`.
 /// 2. A resident entry is marked `PENDING` exactly if `copies` has its hash and names its slot.
 ///    `LEAVING` implies `PENDING`.
 /// 3. A resident entry marked `ON_DISK` has its hash in `cold`, and the record there holds its
@@ -109,7 +109,7 @@ pub(crate) struct Shard<'g, K, V> {
 /// 5. `leaving` and `borrowed` are this stripe's parts of the budget's sums.
 struct State<K, V> {
     writer: HotWriter<K, V>,
-    clock: Clock,
+    policy: Duet,
     gate: Gate,
     readmission: Readmission,
     cold: Cold,
@@ -118,7 +118,7 @@ struct State<K, V> {
     counts: Counts,
     budget: Arc<Budget>,
     expiry: Arc<Expiry>,
-    /// Scratch: slots that the clock has evicted and `settle` has not yet seen off.
+    /// Scratch: slots that the policy has evicted and `settle` has not yet seen off.
     victims: Vec<SlotId>,
     on_disk: u64,
     leaving: u64,
@@ -198,7 +198,7 @@ impl<K: Eq + Held, V: Held> Stripe<K, V> {
         budget.resize_index(0, cold.bytes());
         let state = State {
             writer,
-            clock: Clock::new(budget.capacity(0)),
+            policy: Duet::new(budget.capacity(0)),
             gate,
             readmission: Readmission::new(),
             cold,
@@ -312,18 +312,18 @@ impl<'g, K: Eq + Held, V: Held> Shard<'g, K, V> {
     pub(crate) fn metadata_bytes(&self) -> u64 {
         let state = &*self.state;
         let ghosts_bytes = state.gate.overhead_bytes() + state.readmission.overhead_bytes();
-        (self.hot.bytes() + state.clock.overhead_bytes() + ghosts_bytes) as u64
+        (self.hot.bytes() + state.policy.overhead_bytes() + ghosts_bytes) as u64
     }
 
     /// Entries that the policy's hands have looked at and spared.
     pub(crate) fn clock_steps(&self) -> u64 {
-        self.state.clock.steps()
+        self.state.policy.steps()
     }
 
     /// The weight of all resident entries; in bytes, also of those that wait for the last reader to leave.
     pub(crate) fn resident_weight(&self) -> u64 {
         let limbo = if self.state.budget.is_in_bytes() { self.hot.limbo_weight() } else { 0 };
-        self.state.clock.bytes() + self.state.leaving + limbo
+        self.state.policy.weight() + self.state.leaving + limbo
     }
 
     /// Has what was displaced dropped as soon as nobody can see it.
@@ -404,7 +404,7 @@ impl<'g, K: Eq + Held, V: Held> Shard<'g, K, V> {
     }
 }
 
-/// The entries as the clock sees them.
+/// The entries as the policy sees them.
 impl<K, V> Residents for HotWriter<K, V> {
     #[inline]
     fn meta(&self, slot: SlotId) -> &Meta {
@@ -426,13 +426,13 @@ impl<K: Eq + Held, V: Held> Shard<'_, K, V> {
 
         let state = &*self.state;
         state.writer.check();
-        state.clock.check(&state.writer);
+        state.policy.check(&state.writer);
         state.cold.check();
         let (mut in_rings, mut on_disk, mut pending) = (0, 0, 0);
         let (mut leaving, mut borrowed) = (0, 0);
         let mut next = SlotId(0);
         while let Some(slot) = state.writer.next_resident(next) {
-            next = SlotId(slot.0 + 1);
+            next = slot.successor();
             let meta = self.meta(slot);
             let weight = meta.weight();
             in_rings += usize::from(!meta.has(Flags::LEAVING));
@@ -448,7 +448,7 @@ impl<K: Eq + Held, V: Held> Shard<'_, K, V> {
             assert!(meta.has(Flags::PENDING) || !meta.has(Flags::LEAVING), "leaving to nowhere");
             pending += usize::from(copy.is_some());
         }
-        assert_eq!(in_rings, state.clock.len(), "invariant 1: resident, in no ring and not leaving");
+        assert_eq!(in_rings, state.policy.len(), "invariant 1: resident, in no ring and not leaving");
         assert_eq!(pending, state.copies.len(), "invariant 2: a copy of nothing");
         assert_eq!(on_disk, state.on_disk, "invariant 3");
         assert_eq!((leaving, borrowed), (state.leaving, state.borrowed), "invariant 5");

@@ -34,11 +34,11 @@ impl<'g, K: Eq + Held, V: Held> Shard<'g, K, V> {
         }
     }
 
-    /// Has what an insert of this hash will look at brought near.
+    /// Has what an operation on this hash will look at brought near.
     #[inline]
     pub(crate) fn prefetch(&self, hash: KeyHash) {
         self.state.cold.prefetch(hash);
-        self.state.clock.prefetch(hash);
+        self.state.policy.prefetch(hash);
     }
 
     /// The slot of a key that is in RAM, for a change of it: asked before anything is changed, and before the caller
@@ -112,14 +112,14 @@ impl<'g, K: Eq + Held, V: Held> Shard<'g, K, V> {
         self.state.copies.clear();
         let mut next = SlotId(0);
         while let Some(slot) = self.state.writer.next_resident(next) {
-            next = SlotId(slot.0 + 1);
+            next = slot.successor();
             let meta = self.meta(slot);
             meta.clear(Flags::ON_DISK);
             meta.clear(Flags::PENDING);
             self.take_out(slot);
         }
         self.state.on_disk = 0;
-        self.state.clock.clear();
+        self.state.policy.clear();
         self.state.gate.clear();
         self.state.readmission.clear();
         self.change_index(Cold::clear);
@@ -155,7 +155,7 @@ impl<'g, K: Eq + Held, V: Held> Shard<'g, K, V> {
     /// of these waits pass at once.
     fn prefetch_next(&self) {
         let state = &*self.state;
-        if let Some(next) = state.clock.prefetch_next(&state.writer) {
+        if let Some(next) = state.policy.prefetch_next(&state.writer) {
             state.writer.prefetch_bucket(next.hash);
         }
         state.writer.prefetch_gone();
@@ -176,14 +176,14 @@ impl<'g, K: Eq + Held, V: Held> Shard<'g, K, V> {
         let (share, capacity) = self.share_and_capacity();
         let is_too_large = arrival.entry.meta.weight() > share;
         let state = &mut *self.state;
-        let slot = state.writer.insert(arrival, || state.clock.expected_len(), self.guard);
-        state.clock.set_capacity(capacity);
+        let slot = state.writer.insert(arrival, || state.policy.expected_len(), self.guard);
+        state.policy.set_capacity(capacity);
         if is_too_large {
             // Nothing was lent for it. It does not push out everything else to stay beyond the budget: it goes on.
             state.victims.push(slot);
-            state.clock.shrink(&state.writer, &mut state.victims);
+            state.policy.shrink(&state.writer, &mut state.victims);
         } else {
-            state.clock.insert(&state.writer, slot, &mut state.victims);
+            state.policy.insert(&state.writer, slot, &mut state.victims);
         }
         slot
     }
@@ -199,8 +199,8 @@ impl<'g, K: Eq + Held, V: Held> Shard<'g, K, V> {
         let old_meta = self.meta(old);
         let new = self.state.writer.replace(old, arrival, self.guard);
         let state = &mut *self.state;
-        state.clock.set_capacity(capacity);
-        state.clock.replace(&state.writer, old_meta, new, &mut state.victims);
+        state.policy.set_capacity(capacity);
+        state.policy.replace(&state.writer, old_meta, new, &mut state.victims);
         new
     }
 
@@ -225,7 +225,7 @@ impl<'g, K: Eq + Held, V: Held> Shard<'g, K, V> {
         self.limbo = self.hot.limbo_weight();
     }
 
-    /// Sees the clock's victims off, and evicts more where a loan that ended took capacity with it.
+    /// Sees the policy's victims off, and evicts more where a loan that ended took capacity with it.
     #[inline]
     fn settle(&mut self) {
         loop {
@@ -241,15 +241,15 @@ impl<'g, K: Eq + Held, V: Held> Shard<'g, K, V> {
         }
     }
 
-    /// Has the clock choose what leaves where the capacity has shrunk.
+    /// Has the policy choose what leaves where the capacity has shrunk.
     fn evict_surplus(&mut self) {
         let capacity = self.capacity();
         let state = &mut *self.state;
-        state.clock.set_capacity(capacity);
-        state.clock.shrink(&state.writer, &mut state.victims);
+        state.policy.set_capacity(capacity);
+        state.policy.shrink(&state.writer, &mut state.victims);
     }
 
-    /// An entry that the clock has evicted goes: to disk if it should, else for good.
+    /// An entry that the policy has evicted goes: to disk if it should, else for good.
     #[inline]
     fn depart(&mut self, slot: SlotId) {
         let resident = self.resident(slot);
@@ -334,7 +334,7 @@ impl<'g, K: Eq + Held, V: Held> Shard<'g, K, V> {
         } else {
             self.give_back(meta);
             let state = &mut *self.state;
-            state.clock.remove(&state.writer, slot);
+            state.policy.remove(&state.writer, slot);
         }
         self.drop_resident(slot, meta);
     }
@@ -373,7 +373,7 @@ impl<'g, K: Eq + Held, V: Held> Shard<'g, K, V> {
     }
 }
 
-/// What becomes of an entry that the clock has evicted, where there is a disk.
+/// What becomes of an entry that the policy has evicted, where there is a disk.
 enum Fate {
     Spill,
     Clean,

@@ -6,7 +6,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use super::admission::{Gate, Readmission};
-use super::clock::{Clock, Residents};
+use super::duet::{Duet, Residents};
 use super::entry::{Flags, Meta, SlotId};
 use crate::hash::KeyHash;
 use crate::options::Admission;
@@ -81,14 +81,14 @@ impl Residents for Metas {
 
 struct Outcome {
     misses: usize,
-    clock: Clock,
+    policy: Duet,
     steps_max: u64,
 }
 
 fn duet(trace: &Trace, entries: usize) -> Outcome {
     let metas = trace.metas();
     let mut resident = vec![false; trace.keys.len()];
-    let mut clock = Clock::new(entries as u64);
+    let mut policy = Duet::new(entries as u64);
     let (mut misses, mut steps_max, mut victims) = (0, 0, Vec::new());
     for &key in &trace.requests {
         if resident[key as usize] {
@@ -96,16 +96,16 @@ fn duet(trace: &Trace, entries: usize) -> Outcome {
             continue;
         }
         misses += 1;
-        let steps_before = clock.steps();
-        clock.insert(&metas, SlotId(key), &mut victims);
-        steps_max = steps_max.max(clock.steps() - steps_before);
+        let steps_before = policy.steps();
+        policy.insert(&metas, SlotId(key), &mut victims);
+        steps_max = steps_max.max(policy.steps() - steps_before);
         resident[key as usize] = true;
         for victim in victims.drain(..) {
             resident[victim.0 as usize] = false;
         }
     }
-    clock.check(&metas);
-    Outcome { misses, clock, steps_max }
+    policy.check(&metas);
+    Outcome { misses, policy, steps_max }
 }
 
 fn fifo(trace: &Trace, entries: usize) -> usize {
@@ -153,11 +153,11 @@ impl Score {
     }
 
     fn add(&mut self, trace: &Trace, entries: usize) {
-        let Outcome { misses, clock, steps_max } = duet(trace, entries);
+        let Outcome { misses, policy, steps_max } = duet(trace, entries);
         let cut = cut(fifo(trace, entries), misses);
         let miss_ratio = misses as f64 / trace.requests.len() as f64;
-        let steps = clock.steps() as f64 / clock.inserts() as f64;
-        let overhead_bytes = clock.overhead_bytes() as f64 / clock.len() as f64;
+        let steps = policy.steps() as f64 / misses as f64;
+        let overhead_bytes = policy.overhead_bytes() as f64 / policy.len() as f64;
         let cell = format!(
             "{:9} {entries:6} entries: miss ratio {miss_ratio:.4}, cut {cut:+.4}, \
              {steps:.2} steps a miss, {steps_max} at most, {overhead_bytes:.1} bytes an entry",
@@ -198,7 +198,7 @@ fn mean(of: &[f64]) -> f64 {
 struct TwoTiers {
     metas: Metas,
     resident: Vec<bool>,
-    clock: Clock,
+    policy: Duet,
     gate: Gate,
     readmission: Readmission,
     log: VecDeque<u32>,
@@ -220,7 +220,7 @@ impl TwoTiers {
         TwoTiers {
             metas: trace.metas(),
             resident: vec![false; keys],
-            clock: Clock::new(ram_entries as u64),
+            policy: Duet::new(ram_entries as u64),
             gate,
             readmission: Readmission::new(),
             log: VecDeque::new(),
@@ -252,7 +252,7 @@ impl TwoTiers {
         }
         self.resident[index] = true;
         let mut victims = Vec::new();
-        self.clock.insert(&self.metas, slot, &mut victims);
+        self.policy.insert(&self.metas, slot, &mut victims);
         for victim in victims {
             self.resident[victim.0 as usize] = false;
             let is_clean = self.on_disk[victim.0 as usize];
@@ -263,9 +263,9 @@ impl TwoTiers {
     }
 
     fn comes_back(&mut self, slot: SlotId) -> bool {
-        let (hash, residents) = (self.metas.meta(slot).hash, self.clock.len() as u64);
-        let has_room = self.clock.bytes() < self.clock.capacity();
-        has_room || self.clock.knows(hash) || self.readmission.admits(hash, residents)
+        let (hash, residents) = (self.metas.meta(slot).hash, self.policy.len() as u64);
+        let has_room = self.policy.weight() < self.policy.capacity();
+        has_room || self.policy.knows(hash) || self.readmission.admits(hash, residents)
     }
 
     fn append(&mut self, key: u32) {

@@ -1,7 +1,7 @@
 //! A FIFO of slots whose entries know where they stand, so that any of them can leave at once.
 
 use super::{
-    clock::Residents,
+    duet::Residents,
     entry::{Meta, SlotId},
     places::Places,
 };
@@ -19,13 +19,14 @@ const POSITION_MASK: u32 = MAIN - 1;
 /// A ring is not worth compacting below so many vacant places.
 const VACANT_MIN: usize = 32;
 
-/// One FIFO ring, and a hand that follows its youngest entries.
+/// One FIFO ring, and a border before its youngest entries. The hand of CLOCK is its front: who is taken out there and
+/// spared is pushed again.
 ///
 /// # Invariants
 ///
 /// 1. `places[i]` has position `front + i`, and its entry's `place` says so, with this ring's bit.
-/// 2. `live` places are not vacant, and their entries weigh `bytes` together.
-/// 3. `young` of them are among `places[hand..]`: the hand has not passed them.
+/// 2. `live` places are not vacant, and their entries weigh `weight` together.
+/// 3. `young` of them are among `places[border..]`: the border has not passed them.
 /// 4. At most half of the places are vacant, `VACANT_MIN` aside.
 #[derive(Debug)]
 pub(super) struct Ring {
@@ -34,14 +35,14 @@ pub(super) struct Ring {
     places: Places,
     front: u32,
     live: usize,
-    bytes: u64,
-    hand: usize,
+    weight: u64,
+    border: usize,
     young: usize,
 }
 
 impl Ring {
     pub(super) fn new(bit: u32) -> Ring {
-        Ring { bit, places: Places::default(), front: 0, live: 0, bytes: 0, hand: 0, young: 0 }
+        Ring { bit, places: Places::default(), front: 0, live: 0, weight: 0, border: 0, young: 0 }
     }
 
     #[inline]
@@ -55,11 +56,11 @@ impl Ring {
     }
 
     #[inline]
-    pub(super) fn bytes(&self) -> u64 {
-        self.bytes
+    pub(super) fn weight(&self) -> u64 {
+        self.weight
     }
 
-    /// Entries that the hand has not passed yet.
+    /// Entries that the border has not passed yet.
     #[inline]
     pub(super) fn young(&self) -> usize {
         self.young
@@ -83,14 +84,14 @@ impl Ring {
         loop {
             let slot = self.places.pop_front()?;
             self.front = self.front.wrapping_add(1) & POSITION_MASK;
-            let passed = self.hand > 0;
-            self.hand = self.hand.saturating_sub(1);
+            let passed = self.border > 0;
+            self.border = self.border.saturating_sub(1);
             if slot == VACANT {
                 continue;
             }
             let meta = residents.meta(slot);
             self.live -= 1;
-            self.bytes -= meta.weight();
+            self.weight -= meta.weight();
             self.young -= usize::from(!passed);
             return Some((slot, meta));
         }
@@ -102,17 +103,17 @@ impl Ring {
         self.places.get(index).filter(|&slot| slot != VACANT)
     }
 
-    /// Who the hand comes by next.
+    /// Who the border comes by next.
     #[inline]
-    pub(super) fn at_hand(&self) -> Option<SlotId> {
-        self.at(self.hand)
+    pub(super) fn at_border(&self) -> Option<SlotId> {
+        self.at(self.border)
     }
 
-    /// Moves the hand over one place, and tells who stands there.
+    /// Moves the border over one place, and tells who stands there.
     #[inline]
-    pub(super) fn advance_hand(&mut self) -> Option<SlotId> {
-        let slot = self.places.get(self.hand)?;
-        self.hand += 1;
+    pub(super) fn advance_border(&mut self) -> Option<SlotId> {
+        let slot = self.places.get(self.border)?;
+        self.border += 1;
         if slot == VACANT {
             return None;
         }
@@ -127,8 +128,8 @@ impl Ring {
         assert!(self.places[index] != VACANT, "an entry leaves its place once");
         self.places.set(index, VACANT);
         self.live -= 1;
-        self.bytes -= meta.weight();
-        self.young -= usize::from(index >= self.hand);
+        self.weight -= meta.weight();
+        self.young -= usize::from(index >= self.border);
     }
 
     /// Puts an entry into the vacant place that `meta.place` names, or at the young end if the
@@ -150,7 +151,7 @@ impl Ring {
             return;
         }
         self.places.retain(|slot| slot != VACANT);
-        self.hand = self.live - self.young;
+        self.border = self.live - self.young;
         for (index, slot) in self.places.iter().enumerate() {
             residents.meta(slot).place.store(self.place(index), Relaxed);
         }
@@ -163,7 +164,7 @@ impl Ring {
     /// Re-derives the invariants; panics where one does not hold.
     #[cfg(any(test, feature = "testing"))]
     pub(super) fn check<R: Residents>(&self, residents: &R) {
-        let (mut live, mut bytes, mut young) = (0, 0, 0);
+        let (mut live, mut weight, mut young) = (0, 0, 0);
         for (index, slot) in self.places.iter().enumerate() {
             if slot == VACANT {
                 continue;
@@ -171,13 +172,13 @@ impl Ring {
             let meta = residents.meta(slot);
             assert_eq!(meta.place.load(Relaxed), self.place(index), "place of {slot:?}");
             live += 1;
-            bytes += meta.weight();
-            young += usize::from(index >= self.hand);
+            weight += meta.weight();
+            young += usize::from(index >= self.border);
         }
         assert_eq!(self.live, live, "live places");
-        assert_eq!(self.bytes, bytes, "bytes of the ring");
-        assert_eq!(self.young, young, "entries before the hand");
-        assert!(self.hand <= self.places.len(), "the hand is in the ring");
+        assert_eq!(self.weight, weight, "weight of the ring");
+        assert_eq!(self.young, young, "entries behind the border");
+        assert!(self.border <= self.places.len(), "the border is in the ring");
         let vacant = self.places.len() - live;
         assert!(vacant <= live.max(VACANT_MIN), "{vacant} vacant places, {live} live");
     }
@@ -185,8 +186,8 @@ impl Ring {
     #[inline]
     fn count_in(&mut self, index: usize, meta: &Meta) {
         self.live += 1;
-        self.bytes += meta.weight();
-        self.young += usize::from(index >= self.hand);
+        self.weight += meta.weight();
+        self.young += usize::from(index >= self.border);
     }
 
     #[inline]

@@ -67,6 +67,12 @@ impl SlotId {
         (self.0 & ((1 << INDEX_BITS) - 1)) as usize
     }
 
+    /// The number after this one: where a search goes on behind it. It may be no slot's: one past the end of a chunk.
+    #[inline]
+    pub(super) fn successor(self) -> SlotId {
+        SlotId(self.0 + 1)
+    }
+
     /// The slot that comes into use after this one.
     pub(super) fn next(self) -> SlotId {
         let (chunk, index) = (self.chunk(), self.index() + 1);

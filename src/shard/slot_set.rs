@@ -115,7 +115,7 @@ mod tests {
             set.insert(slot);
         }
         all.iter().filter(|slot| !in_it(slot)).for_each(|&slot| set.remove(slot));
-        let after = |slot: &SlotId| set.next(SlotId(slot.0 + 1));
+        let after = |slot: &SlotId| set.next(slot.successor());
         let swept: Vec<SlotId> = iter::successors(set.next(SlotId(0)), after).collect();
         let wanted: Vec<SlotId> = all.iter().copied().filter(in_it).collect();
         assert_eq!(swept, wanted);

@@ -336,7 +336,7 @@ fn pauses_and_deadlines_may_be_for_ever() {
             Cache::builder(dir.path().join("cache"))
                 .ram(MIB)
                 .disk(MIB)
-                .close_deadline(Duration::MAX)
+                .close_timeout(Duration::MAX)
                 .write_behind(WriteBehind::After(Duration::MAX))
                 .open()
                 .unwrap()

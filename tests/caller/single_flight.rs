@@ -493,7 +493,7 @@ fn in_ram_alone() {
     assert!(cache.remove(&1).unwrap() && !cache.remove(&1).unwrap());
     assert_eq!(cache.get(&1), None);
     cache.flush().unwrap();
-    assert_eq!((cache.disk_bytes(), cache.stats().disk_entries, cache.stats().journal_records), (0, 0, 0));
+    assert_eq!((cache.disk_bytes(), cache.stats().disk_entries, cache.stats().journal_entries), (0, 0, 0));
     cache.check();
     cache.close().unwrap();
 }

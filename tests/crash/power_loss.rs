@@ -83,7 +83,7 @@ fn a_segment_whose_unlink_is_lost_finds_its_journal_still_there() {
         cache.flush().unwrap();
     };
     let is_there = |name: &str| disk.memory().contents().iter().any(|(path, _)| path.ends_with(name));
-    while cache.stats().journal_records < 50_000 {
+    while cache.stats().journal_entries < 50_000 {
         overwrite();
     }
     assert!(is_there("inv-00000000.log") && is_there("seg-00000000.log"), "they went too early");

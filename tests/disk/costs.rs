@@ -61,7 +61,7 @@ fn the_journal_is_written_for_copies_on_disk_only() {
         cache.remove(&key).unwrap();
         cache.insert(key, vec![3; 100]).unwrap();
     }
-    assert_eq!((cache.stats().journal_records, writes.load(Relaxed)), (0, begun));
+    assert_eq!((cache.stats().journal_entries, writes.load(Relaxed)), (0, begun));
     figure(62, "2,000 inserts and removes of keys without a copy on disk: 0 writes to the journal");
     cache.flush().unwrap();
     assert_eq!(cache.stats().disk_entries, 500);
@@ -69,7 +69,7 @@ fn the_journal_is_written_for_copies_on_disk_only() {
     (0..200).for_each(|key| cache.insert(key, vec![4; 100]).unwrap());
     (200..300).for_each(|key| assert!(cache.remove(&key).unwrap()));
     (0..300).for_each(|key| cache.insert(key, vec![5; 100]).unwrap());
-    assert_eq!(cache.stats().journal_records, 300, "one for each copy that was made void");
+    assert_eq!(cache.stats().journal_entries, 300, "one for each copy that was made void");
     assert!(
         writes.load(Relaxed) >= begun + 300,
         "{} writes: the disk does not see them",
@@ -93,7 +93,7 @@ fn to_evict_what_was_promoted_writes_nothing() {
     assert!(after.disk_hits > before.disk_hits + 4_000);
     assert!(after.clean_evictions > before.clean_evictions + 3_000);
     assert_eq!(after.record_bytes_written, before.record_bytes_written);
-    assert_eq!(after.journal_records, 0);
+    assert_eq!(after.journal_entries, 0);
 }
 
 /// After a restart RAM fills with what is read first, and a scan of the rest pushes nothing of it out.
@@ -130,7 +130,7 @@ fn write_behind_costs_little_for_what_changes_all_the_time() {
     let stats = cache.stats();
     assert!(overwrites > 200, "{overwrites} overwrites");
     assert!(stats.write_behinds <= 20, "{} copies in ten intervals", stats.write_behinds);
-    assert!(stats.journal_records <= 20, "{} journal records in ten intervals", stats.journal_records);
+    assert!(stats.journal_entries <= 20, "{} journal records in ten intervals", stats.journal_entries);
     // And one that stays is copied, once.
     cache.insert(2, vec![2; 100]).unwrap();
     cache.get(&2);
@@ -159,7 +159,7 @@ fn clean_durability_keeps_a_clean_close_only() {
     (0..100).for_each(|key| cache.insert(key, vec![1; 100]).unwrap());
     cache.flush().unwrap();
     (0..50).for_each(|key| cache.insert(key, vec![2; 100]).unwrap());
-    assert_eq!(cache.stats().journal_records, 0);
+    assert_eq!(cache.stats().journal_entries, 0);
 
     let killed = open(&disk.after_kill());
     assert_eq!(killed.stats().recovery.start, Start::Unclean);

@@ -102,7 +102,7 @@ fn the_log_stays_within_its_limit() {
     };
     watched(|| done.load(SeqCst), work);
     let stats = cache.stats();
-    assert!(stats.reclaimed > 1_000 && stats.journal_records > 1_000, "nothing was tested: {stats}");
+    assert!(stats.reclaimed > 1_000 && stats.journal_entries > 1_000, "nothing was tested: {stats}");
     assert!(most <= CAPACITY_BYTES + 2 * SEGMENT_BYTES, "{most} bytes of segments");
     // The file that is written, and the ones that the oldest segment still needs.
     assert!(most_journal <= 4 * JOURNAL_FILE_BYTES, "{most_journal} bytes of journal");

@@ -38,7 +38,7 @@ fn several_threads_share_a_sync() {
         }
     });
     let stats = cache.stats();
-    assert_eq!(stats.journal_records, 800);
+    assert_eq!(stats.journal_entries, 800);
     assert!(stats.journal_syncs < 400, "{} syncs", stats.journal_syncs);
     (0..800).for_each(|key| cache.insert(key, value(key, 2, 24)).unwrap());
     assert_eq!(cache.stats().journal_syncs, stats.journal_syncs, "no copy on disk, yet a wait");

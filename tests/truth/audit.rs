@@ -61,7 +61,7 @@ fn the_index_names_what_is_alive_on_disk_and_nothing_else() {
             THREADS * OPERATIONS,
             stats.reinsertions,
             stats.reclaimed,
-            stats.journal_records,
+            stats.journal_entries,
         ),
     );
     assert!(audited > audits * KEYS / 4, "{audited} records: nothing was tested");

@@ -45,7 +45,7 @@ enum Found {
 
 impl Opening {
     /// Takes in the segment files, oldest first. An error is one of the process, not of a file.
-    pub(super) fn segments(
+    pub(super) fn inherit_segments(
         &self,
         names: &[Name],
         state: &State,
@@ -59,7 +59,7 @@ impl Opening {
         let mut inherited = Inherited::default();
         for id in ids {
             let dead = invalidations.is_some_and(|invalidations| invalidations.is_dead(id));
-            match if dead { Ok(Found::Nothing) } else { self.segment(id, state) } {
+            match if dead { Ok(Found::Nothing) } else { self.inherit_segment(id, state) } {
                 Ok(Found::Live(segment)) => {
                     if segment.trailer.is_none() {
                         inherited.events.push(Event::TailDead(id, segment.end()));
@@ -90,7 +90,7 @@ impl Opening {
         Ok(inherited)
     }
 
-    fn segment(&self, id: SegmentId, state: &State) -> io::Result<Found> {
+    fn inherit_segment(&self, id: SegmentId, state: &State) -> io::Result<Found> {
         let path = self.directory.segment(id);
         let mode = if self.options.read_only { OpenMode::Read } else { OpenMode::Write };
         let file = self.io.open(&path, mode)?;
@@ -110,26 +110,36 @@ impl Opening {
         if header.id != id || header.base_seq > Seq::MAX {
             return Ok(Found::Damaged);
         }
-        let finished = |bytes, end, footer, file_bytes| {
-            Segment::finished(header, bytes, end, footer, file_bytes, state.hash_seed)
-        };
         if let Some(trailer) = read_trailer(&*file, &header, file_bytes)? {
             let bytes = self.files.readable(header, &*file, file_bytes);
-            return Ok(Found::Live(finished(bytes, trailer.data_end, Ok(trailer), file_bytes)));
+            let (end, seed) = (trailer.data_end, state.hash_seed);
+            return Ok(Found::Live(Segment::finished(header, bytes, end, Ok(trailer), file_bytes, seed)));
         }
-        // Without a trailer it is the segment that the last run was filling, or a damaged one. It is
-        // sealed where its whole records end, so that the next start sees the same.
+        self.seal_as_found(file, header, file_bytes, state.hash_seed)
+    }
+
+    /// Takes in a segment without a trailer: the one that the last run was filling, or a damaged one. It is
+    /// sealed where its whole records end, so that the next start sees the same.
+    fn seal_as_found(
+        &self,
+        file: Arc<dyn IoFile>,
+        header: SegmentHeader,
+        file_bytes: u64,
+        hash_seed: u64,
+    ) -> io::Result<Found> {
         let limit = file_bytes.min(u64::from(Location::SEGMENT_BYTES_MAX)) as u32;
         let bytes = Bytes::File(Arc::clone(&file));
-        let (entries, end) = scan(&bytes, &header, limit, state.hash_seed)?;
+        let (entries, end) = scan(&bytes, &header, limit, hash_seed)?;
         if entries.is_empty() {
             return Ok(Found::Nothing);
         }
         let mut footer = Footer::new(header.base_seq);
         entries.iter().for_each(|entry| footer.push(entry));
         let trailer = footer.trailer(header.salt);
+        let finished =
+            |bytes, footer, file_bytes| Segment::finished(header, bytes, end, footer, file_bytes, hash_seed);
         if self.options.read_only {
-            return Ok(Found::Live(finished(bytes, end, Err(trailer.max_seq), file_bytes)));
+            return Ok(Found::Live(finished(bytes, Err(trailer.max_seq), file_bytes)));
         }
         if self.outlives_power() {
             // To believe a trailer is to believe what it lists.
@@ -137,9 +147,9 @@ impl Opening {
         }
         Ok(Found::Live(match write_footer(&*file, footer.bytes(), &trailer, header.salt) {
             Ok(file_bytes) => {
-                finished(self.files.readable(header, &*file, file_bytes), end, Ok(trailer), file_bytes)
+                finished(self.files.readable(header, &*file, file_bytes), Ok(trailer), file_bytes)
             }
-            Err(_) => finished(bytes, end, Err(trailer.max_seq), file_bytes),
+            Err(_) => finished(bytes, Err(trailer.max_seq), file_bytes),
         }))
     }
 }

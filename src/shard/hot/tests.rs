@@ -109,7 +109,7 @@ fn behaves_like_a_map(seed: u64, keys: u64, steps: u32, hash_of: impl Fn(u64) ->
     while let Some(slot) = writer.next_resident(from) {
         let entry = writer.entry(slot);
         assert_eq!(model.remove(&entry.key), Some(entry.value), "swept twice, or never there");
-        from = SlotId(slot.0 + 1);
+        from = slot.successor();
     }
     assert!(model.is_empty(), "the sweep left some out");
 }

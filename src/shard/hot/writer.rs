@@ -23,7 +23,7 @@ use crate::{
 /// negligible, few enough not to matter to a stripe of some hundred entries.
 const BATCH_ENTRIES: u64 = 32;
 /// So many of the entries that are out of reach are dropped by each operation.
-const GONE: usize = 2;
+const DROPS: usize = 2;
 
 /// What may be displaced and not yet dropped.
 #[derive(Clone, Copy, Debug)]
@@ -43,7 +43,7 @@ pub(crate) struct Patience {
 ///
 /// 1. `resident` has the slots that are linked in the table, all below `fresh`.
 /// 2. Each slot below `fresh` is resident, in `free`, in `line`, handed over or in `Rest::freed`.
-/// 3. `line` has the entries retired since the first `left`, in that order, and they weigh
+/// 3. `line` has the entries retired since the first `departed`, in that order, and they weigh
 ///    `Rest::line_weight`. Functions that say when they are out of reach are deferred for the
 ///    first `announced`.
 pub(crate) struct HotWriter<K, V> {
@@ -56,7 +56,7 @@ pub(crate) struct HotWriter<K, V> {
     fresh: SlotId,
     /// Unlinked and still filled.
     line: VecDeque<SlotId>,
-    left: u64,
+    departed: u64,
     announced: u64,
     /// Weight of what is retired and not announced.
     unannounced_weight: u64,
@@ -74,7 +74,7 @@ impl<K, V> HotWriter<K, V> {
             free: Vec::new(),
             fresh: SlotId(0),
             line: VecDeque::new(),
-            left: 0,
+            departed: 0,
             announced: 0,
             unannounced_weight: 0,
             patience,
@@ -146,11 +146,17 @@ impl<K, V> HotWriter<K, V> {
     /// Has the entries that `take_gone` takes next brought near.
     #[inline]
     pub(crate) fn prefetch_gone(&self) {
-        for at in 0..GONE {
+        for at in 0..DROPS {
             if let Some(&slot) = self.line.get(at) {
                 self.hot.slab.prefetch(slot);
             }
         }
+    }
+
+    /// How many entries were retired so far.
+    #[inline]
+    fn retired(&self) -> u64 {
+        self.departed + self.line.len() as u64
     }
 
     /// The present table, for as long as writers are kept out.
@@ -214,11 +220,11 @@ impl<K: Send + Sync + 'static, V: Send + Sync + 'static> HotWriter<K, V> {
     #[inline]
     fn take_next_gone(&mut self) -> Option<Entry<K, V>> {
         // Acquire pairs with the Release in `announce`.
-        if self.left >= self.hot.rest.out_of_reach.load(Acquire) {
+        if self.departed >= self.hot.rest.out_of_reach.load(Acquire) {
             return None;
         }
         let slot = self.line.pop_front()?;
-        self.left += 1;
+        self.departed += 1;
         self.free.push(slot);
         // SAFETY: it was in the line, so it is filled, by this writer under whose lock we are.
         let weight = unsafe { self.hot.slab.get(slot) }.meta.weight();
@@ -239,8 +245,8 @@ impl<K: Send + Sync + 'static, V: Send + Sync + 'static> HotWriter<K, V> {
         }
         assert_ours(guard);
         let batch = mem::take(&mut self.line);
-        self.left += batch.len() as u64;
-        self.announced = self.left;
+        self.departed += batch.len() as u64;
+        self.announced = self.departed;
         self.unannounced_weight = 0;
         let rest = &self.hot.rest;
         let weight = rest.line_weight.load(Relaxed);
@@ -294,7 +300,7 @@ impl<K: Send + Sync + 'static, V: Send + Sync + 'static> HotWriter<K, V> {
         let line_weight = self.hot.rest.line_weight.load(Relaxed) + weight;
         self.hot.rest.line_weight.store(line_weight, Relaxed);
         self.unannounced_weight += weight;
-        let unannounced = self.left + self.line.len() as u64 - self.announced;
+        let unannounced = self.retired() - self.announced;
         if line_weight > self.patience.line_weight {
             self.hand_over(guard);
         } else if unannounced >= BATCH_ENTRIES || self.unannounced_weight > self.patience.limbo_weight {
@@ -306,7 +312,7 @@ impl<K: Send + Sync + 'static, V: Send + Sync + 'static> HotWriter<K, V> {
     #[cold]
     fn announce(&mut self, guard: &Guard) {
         assert_ours(guard);
-        self.announced = self.left + self.line.len() as u64;
+        self.announced = self.retired();
         self.unannounced_weight = 0;
         if self.hot.limbo_weight() > self.patience.limbo_weight {
             owe_flush();
@@ -327,7 +333,7 @@ impl<K: Send + Sync + 'static, V: Send + Sync + 'static> HotWriter<K, V> {
         let mut from = SlotId(0);
         while let Some(slot) = self.next_resident(from) {
             larger.link(self.entry(slot).meta.hash, slot);
-            from = SlotId(slot.0 + 1);
+            from = slot.successor();
         }
         self.hot.rest.bytes.fetch_add(larger.bytes(), Relaxed);
         self.hot.whereabouts.follow(&larger);
@@ -399,7 +405,7 @@ impl<K: Eq, V> HotWriter<K, V> {
             unsafe { self.hot.slab.get(slot) }.meta.weight()
         });
         assert_eq!(weights.sum::<u64>(), self.hot.rest.line_weight.load(Relaxed), "weight of the line");
-        let retired = self.left + self.line.len() as u64;
+        let retired = self.retired();
         assert!(self.announced <= retired && retired < self.announced + BATCH_ENTRIES);
     }
 }
@@ -413,15 +419,18 @@ impl<K, V> Drop for HotWriter<K, V> {
 
 impl<K, V> fmt::Debug for HotWriter<K, V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let HotWriter { len, fresh, left, announced, .. } = self;
-        write!(f, "HotWriter {{ len: {len}, fresh: {fresh:?}, left: {left}, announced: {announced}, .. }}")
+        let HotWriter { len, fresh, departed, announced, .. } = self;
+        write!(
+            f,
+            "HotWriter {{ len: {len}, fresh: {fresh:?}, departed: {departed}, announced: {announced}, .. }}"
+        )
     }
 }
 
 /// Entries that have left for good, for the caller to drop outside the stripe's lock.
 #[must_use = "dropped at once, they run user code under the lock"]
 #[derive(Debug)]
-pub(crate) struct Gone<K, V>([Option<Entry<K, V>>; GONE]);
+pub(crate) struct Gone<K, V>([Option<Entry<K, V>>; DROPS]);
 
 impl<K, V> Drop for Gone<K, V> {
     #[inline]

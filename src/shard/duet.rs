@@ -1,5 +1,6 @@
 //! Which entries stay in RAM: DUET, two CLOCK rings and a duel of frequencies between them.
 //!
+//! Both rings turn by taking the oldest out and pushing the spared again: the front is CLOCK's hand.
 //! New entries go through the small ring S; those that are hit there beyond a first burst, or that
 //! return soon after they left, ask for a place in the main ring M. They get it if the entry at
 //! M's hand was used less often: the **duel**. So a scan or a loop passes through S and costs each
@@ -54,24 +55,24 @@ pub(crate) trait Residents {
 ///
 /// # Invariants
 ///
-/// 1. Every resident entry stands in one of the rings, at the place that its `Meta::place` names.
-/// 2. After an insert, a replace or a shrink, `bytes() <= capacity`, unless one entry alone is
+/// 1. Every entry that was inserted and is neither removed nor a victim stands in one of the rings, at the place that
+///    its `Meta::place` names.
+/// 2. After an insert, a replace or a shrink, `weight() <= capacity`, unless one entry alone is
 ///    larger than that.
 /// 3. An entry's weight does not change while it is resident.
 #[derive(Debug)]
-pub(crate) struct Clock {
+pub(crate) struct Duet {
     capacity: u64,
     /// The largest capacity that was ever found full. Above it the stripe is warming up.
     full_capacity: u64,
     /// S's target, as a share of the capacity, so that it keeps its meaning when that changes.
     small_share: f64,
-    /// The same in the unit of the weights; [`Clock::aim`] keeps the two together.
+    /// The same in the unit of the weights; [`Duet::aim`] keeps the two together.
     small_target: u64,
     small: Ring,
     main: Ring,
     small_ghost: Ghost,
     main_ghost: Ghost,
-    inserts: u64,
     steps: u64,
     /// The count of `steps` at which the sweep that is under way has to end.
     sweep_end: u64,
@@ -96,10 +97,10 @@ impl Rival {
     }
 }
 
-impl Clock {
+impl Duet {
     /// `capacity` is in the unit of the weights: bytes, or entries if each weighs 1.
-    pub(crate) fn new(capacity: u64) -> Clock {
-        Clock {
+    pub(crate) fn new(capacity: u64) -> Duet {
+        Duet {
             capacity,
             full_capacity: 0,
             small_share: SHARE_START,
@@ -108,7 +109,6 @@ impl Clock {
             main: Ring::new(MAIN),
             small_ghost: Ghost::new(),
             main_ghost: Ghost::new(),
-            inserts: 0,
             steps: 0,
             sweep_end: 0,
         }
@@ -122,21 +122,21 @@ impl Clock {
     }
 
     /// The entry that leaves S next, if nothing happens to it. Its ghost, the entry after it and the
-    /// one that the hand comes by next are brought near.
+    /// one that the border comes by next are brought near.
     #[inline]
     pub(crate) fn prefetch_next<'r, R: Residents>(&self, residents: &'r R) -> Option<&'r Meta> {
         if let Some(later) = self.small.at(1) {
             residents.prefetch(later);
         }
-        if let Some(at_hand) = self.small.at_hand() {
-            residents.prefetch(at_hand);
+        if let Some(at_border) = self.small.at_border() {
+            residents.prefetch(at_border);
         }
         let next = residents.meta(self.small.at(0)?);
         self.small_ghost.prefetch(next.hash);
         Some(next)
     }
 
-    /// Takes effect at the next insert or [`shrink`](Clock::shrink).
+    /// Takes effect at the next insert or [`shrink`](Duet::shrink).
     #[inline]
     pub(crate) fn set_capacity(&mut self, capacity: u64) {
         if capacity != self.capacity {
@@ -150,11 +150,10 @@ impl Clock {
     pub(crate) fn insert<R: Residents>(&mut self, residents: &R, slot: SlotId, victims: &mut Vec<SlotId>) {
         let meta = residents.meta(slot);
         let weight = meta.weight();
-        self.inserts += 1;
         let to_main = self.recall(meta);
         let to_main = self.make_room(residents, weight, to_main.then(|| Rival::of(meta)), victims);
         let warming_up = self.capacity > self.full_capacity;
-        if to_main || (warming_up && self.small.bytes() + weight > self.small_target) {
+        if to_main || (warming_up && self.small.weight() + weight > self.small_target) {
             self.main.push(slot, meta);
         } else {
             self.push_small(residents, slot, meta);
@@ -194,13 +193,12 @@ impl Clock {
 
     /// Forgets every entry and all that was learnt from them.
     pub(crate) fn clear(&mut self) {
-        let (inserts, steps) = (self.inserts, self.steps);
-        *self = Clock { inserts, steps, ..Clock::new(self.capacity) };
+        *self = Duet { steps: self.steps, ..Duet::new(self.capacity) };
     }
 
     /// The weight of all residents.
-    pub(crate) fn bytes(&self) -> u64 {
-        self.small.bytes() + self.main.bytes()
+    pub(crate) fn weight(&self) -> u64 {
+        self.small.weight() + self.main.weight()
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -209,17 +207,11 @@ impl Clock {
 
     /// How many entries there will be when the capacity is used, if they go on weighing what they do.
     pub(crate) fn expected_len(&self) -> usize {
-        (self.len() as f64 * self.capacity as f64 / self.bytes().max(1) as f64) as usize
+        (self.len() as f64 * self.capacity as f64 / self.weight().max(1) as f64) as usize
     }
 
     pub(crate) fn capacity(&self) -> u64 {
         self.capacity
-    }
-
-    /// Inserts so far.
-    #[cfg(test)]
-    pub(crate) fn inserts(&self) -> u64 {
-        self.inserts
     }
 
     /// Entries that a hand looked at and spared so far: what the evictions cost.
@@ -247,7 +239,7 @@ impl Clock {
         self.main.check(residents);
         assert!((SHARE_MIN..=SHARE_MAX).contains(&self.small_share), "share of S");
         assert_eq!(self.small_target, target(self.small_share, self.capacity), "target of S");
-        assert!(self.bytes() <= self.capacity || self.len() <= 1, "over capacity");
+        assert!(self.weight() <= self.capacity || self.len() <= 1, "over capacity");
     }
 
     /// Looks an entry up in the ghosts, moves the border if it returns soon, and tells whether it
@@ -280,10 +272,10 @@ impl Clock {
         mut rival: Option<Rival>,
         victims: &mut Vec<SlotId>,
     ) -> bool {
-        while self.bytes() + weight > self.capacity {
+        while self.weight() + weight > self.capacity {
             self.full_capacity = self.full_capacity.max(self.capacity);
             self.sweep_end = self.steps + SWEEP_STEPS_MAX;
-            if rival.is_some() && self.main.bytes() >= self.main_target() {
+            if rival.is_some() && self.main.weight() >= self.main_target() {
                 if !self.evict_main(residents, rival, victims) {
                     rival = None;
                 }
@@ -299,7 +291,7 @@ impl Clock {
     }
 
     fn small_is_due(&self, weight: u64, rival: Option<Rival>) -> bool {
-        self.main.is_empty() || rival.is_some() || self.small.bytes() + weight > self.small_target
+        self.main.is_empty() || rival.is_some() || self.small.weight() + weight > self.small_target
     }
 
     /// Evicts one entry by way of S: its oldest that was not hit, or the one in M that a hit one
@@ -317,7 +309,7 @@ impl Clock {
             self.steps += 1;
             let usage = usage.raised_by(usage.count);
             meta.set_usage(usage);
-            let fits = self.main.bytes() + meta.weight() <= self.main_target();
+            let fits = self.main.weight() + meta.weight() <= self.main_target();
             if fits || self.evict_main(residents, Some(Rival::of(meta)), victims) {
                 meta.set_usage(Usage { freq: usage.freq, ..Usage::default() });
                 self.main.push(slot, meta);
@@ -369,11 +361,11 @@ impl Clock {
     }
 
     /// Hits on the youngest third of S are the burst that brought the entry in, and do not count:
-    /// the hand that follows them clears their counts.
+    /// the border that follows them clears their counts.
     fn push_small<R: Residents>(&mut self, residents: &R, slot: SlotId, meta: &Meta) {
         self.small.push(slot, meta);
         while self.small.young() > self.small.len() / YOUNG_DIVISOR + 1 {
-            let Some(slot) = self.small.advance_hand() else {
+            let Some(slot) = self.small.advance_border() else {
                 continue;
             };
             let meta = residents.meta(slot);
@@ -440,41 +432,41 @@ mod tests {
         }
     }
 
-    fn insert(clock: &mut Clock, slots: &Slots, keys: impl IntoIterator<Item = u32>) -> Vec<u32> {
+    fn insert(policy: &mut Duet, slots: &Slots, keys: impl IntoIterator<Item = u32>) -> Vec<u32> {
         let mut victims = Vec::new();
         for key in keys {
-            clock.insert(slots, SlotId(key), &mut victims);
-            clock.check(slots);
+            policy.insert(slots, SlotId(key), &mut victims);
+            policy.check(slots);
         }
         victims.iter().map(|victim| victim.0).collect()
     }
 
     /// Full of the keys below 100, of which 0..10 stand in S and the rest in M.
-    fn full(slots: &Slots) -> Clock {
-        let mut clock = Clock::new(100);
-        assert_eq!(insert(&mut clock, slots, 0..100), []);
-        assert_eq!((clock.small.len(), clock.main.len()), (10, 90));
-        clock
+    fn full(slots: &Slots) -> Duet {
+        let mut policy = Duet::new(100);
+        assert_eq!(insert(&mut policy, slots, 0..100), []);
+        assert_eq!((policy.small.len(), policy.main.len()), (10, 90));
+        policy
     }
 
-    fn in_main(clock: &Clock, slots: &Slots, slot: u32) -> bool {
-        clock.main.holds(slots.meta(SlotId(slot)))
+    fn in_main(policy: &Duet, slots: &Slots, slot: u32) -> bool {
+        policy.main.holds(slots.meta(SlotId(slot)))
     }
 
     #[test]
     fn warm_up_fills_the_main_ring() {
         let slots = Slots::units();
-        let clock = full(&slots);
-        assert!(!in_main(&clock, &slots, 9) && in_main(&clock, &slots, 10));
+        let policy = full(&slots);
+        assert!(!in_main(&policy, &slots, 9) && in_main(&policy, &slots, 10));
     }
 
     #[test]
     fn a_burst_does_not_promote_and_a_later_hit_does() {
         let slots = Slots::units();
-        let mut clock = full(&slots);
+        let mut policy = full(&slots);
         let mut left = Vec::new();
         for key in 1000..1030 {
-            left.extend(insert(&mut clock, &slots, [key]));
+            left.extend(insert(&mut policy, &slots, [key]));
             if key == 1000 {
                 slots.hit(1000, 3);
             }
@@ -483,21 +475,21 @@ mod tests {
             }
         }
         assert!(left.contains(&1000), "hit in its youth only");
-        assert!(!left.contains(&1001) && in_main(&clock, &slots, 1001), "hit later");
+        assert!(!left.contains(&1001) && in_main(&policy, &slots, 1001), "hit later");
     }
 
     #[test]
     fn a_scan_does_not_flush_the_main_ring() {
         let slots = Slots::units();
-        let mut clock = full(&slots);
-        let victims = insert(&mut clock, &slots, 1000..6000);
+        let mut policy = full(&slots);
+        let victims = insert(&mut policy, &slots, 1000..6000);
         assert!(victims.iter().all(|&victim| !(10..100).contains(&victim)));
     }
 
     #[test]
     fn a_loop_larger_than_the_ram_keeps_a_part_of_itself() {
         let slots = Slots::units();
-        let mut clock = Clock::new(100);
+        let mut policy = Duet::new(100);
         let mut resident = [false; 600];
         let mut hits = 0;
         for key in (0..600).cycle().take(12_000) {
@@ -507,7 +499,7 @@ mod tests {
                 continue;
             }
             resident[key as usize] = true;
-            for victim in insert(&mut clock, &slots, [key]) {
+            for victim in insert(&mut policy, &slots, [key]) {
                 resident[victim as usize] = false;
             }
         }
@@ -517,18 +509,18 @@ mod tests {
     #[test]
     fn a_lost_duel_costs_one_point_and_a_won_one_a_place() {
         let slots = Slots::units();
-        let mut clock = full(&slots);
+        let mut policy = full(&slots);
         slots.set_freq(10, 4);
         let mut victims = Vec::new();
         let rival = |freq| Some(Rival { freq, weight: 1 });
-        clock.sweep_end = u64::MAX;
-        assert!(!clock.evict_main(&slots, rival(4), &mut victims), "a tie is lost");
+        policy.sweep_end = u64::MAX;
+        assert!(!policy.evict_main(&slots, rival(4), &mut victims), "a tie is lost");
         assert_eq!(slots.freq(10), 3);
-        assert!(clock.evict_main(&slots, rival(4), &mut victims));
+        assert!(policy.evict_main(&slots, rival(4), &mut victims));
         assert_eq!(victims, [SlotId(11)]);
         // Four warm ones in a row end the duel, each a count poorer and a point richer.
         (12..16).for_each(|key| slots.hit(key, 2));
-        assert!(!clock.evict_main(&slots, rival(7), &mut victims));
+        assert!(!policy.evict_main(&slots, rival(7), &mut victims));
         assert_eq!(slots.meta(SlotId(15)).usage().count, 1);
         assert_eq!((slots.freq(15), slots.freq(16)), (1, 0));
     }
@@ -546,74 +538,74 @@ mod tests {
     #[test]
     fn near_returns_move_the_border() {
         let slots = Slots::units();
-        let mut clock = full(&slots);
-        let victims = insert(&mut clock, &slots, [1000]);
+        let mut policy = full(&slots);
+        let victims = insert(&mut policy, &slots, [1000]);
         assert!((0..10).contains(&victims[0]), "S gives first");
-        insert(&mut clock, &slots, [victims[0]]);
-        assert!((clock.small_share - 0.13).abs() < 1e-9, "S was too small");
+        insert(&mut policy, &slots, [victims[0]]);
+        assert!((policy.small_share - 0.13).abs() < 1e-9, "S was too small");
         assert_eq!(slots.freq(victims[0]), 1);
-        assert!(in_main(&clock, &slots, victims[0]));
+        assert!(in_main(&policy, &slots, victims[0]));
         // Its return displaced one of M, whose return moves the border back.
-        let Some(lost) = (10..100).find(|&key| clock.main_ghost.take(hash(&slots, key)).is_some()) else {
+        let Some(lost) = (10..100).find(|&key| policy.main_ghost.take(hash(&slots, key)).is_some()) else {
             panic!("nobody left M")
         };
-        clock.main_ghost.put(hash(&slots, lost), 0, 100);
-        insert(&mut clock, &slots, [lost]);
-        assert!((clock.small_share - 0.10).abs() < 1e-9, "M was too small");
+        policy.main_ghost.put(hash(&slots, lost), 0, 100);
+        insert(&mut policy, &slots, [lost]);
+        assert!((policy.small_share - 0.10).abs() < 1e-9, "M was too small");
     }
 
     #[test]
     fn far_returns_do_not_move_the_border() {
         let slots = Slots::units();
-        let mut clock = full(&slots);
-        let first = insert(&mut clock, &slots, [1000])[0];
-        insert(&mut clock, &slots, 1001..1030);
-        insert(&mut clock, &slots, [first]);
-        assert_eq!(clock.small_share, SHARE_START);
-        assert!(in_main(&clock, &slots, first), "though it is known");
+        let mut policy = full(&slots);
+        let first = insert(&mut policy, &slots, [1000])[0];
+        insert(&mut policy, &slots, 1001..1030);
+        insert(&mut policy, &slots, [first]);
+        assert_eq!(policy.small_share, SHARE_START);
+        assert!(in_main(&policy, &slots, first), "though it is known");
     }
 
     #[test]
     fn a_removed_entry_leaves_a_hole_that_the_hands_skip() {
         let slots = Slots::units();
-        let mut clock = full(&slots);
+        let mut policy = full(&slots);
         for key in [0, 1, 3, 10, 50] {
-            clock.remove(&slots, SlotId(key));
-            clock.check(&slots);
+            policy.remove(&slots, SlotId(key));
+            policy.check(&slots);
         }
-        assert_eq!((clock.len(), clock.bytes()), (95, 95));
-        assert_eq!(insert(&mut clock, &slots, 1000..1005), [], "there is room");
-        assert_eq!(insert(&mut clock, &slots, [1005]), [2]);
+        assert_eq!((policy.len(), policy.weight()), (95, 95));
+        assert_eq!(insert(&mut policy, &slots, 1000..1005), [], "there is room");
+        assert_eq!(insert(&mut policy, &slots, [1005]), [2]);
     }
 
     #[test]
     fn holes_do_not_pile_up() {
         let slots = Slots::units();
-        let mut clock = Clock::new(20_000);
-        insert(&mut clock, &slots, 0..4_000);
+        let mut policy = Duet::new(20_000);
+        insert(&mut policy, &slots, 0..4_000);
         (0..4_000).filter(|key| key % 50 != 0).for_each(|key| {
-            clock.remove(&slots, SlotId(key));
+            policy.remove(&slots, SlotId(key));
         });
-        clock.check(&slots);
-        assert_eq!(clock.len(), 80);
-        assert!(clock.overhead_bytes() < 4 * 1000, "{} bytes", clock.overhead_bytes());
+        policy.check(&slots);
+        assert_eq!(policy.len(), 80);
+        assert!(policy.overhead_bytes() < 4 * 1000, "{} bytes", policy.overhead_bytes());
     }
 
     #[test]
     fn an_overwrite_keeps_place_and_history() {
         let slots = Slots::new(2_000, |slot| if slot < 1_000 { 1 } else { 30 });
-        let mut clock = full(&slots);
+        let mut policy = full(&slots);
         slots.hit(20, 2);
         slots.set_freq(20, 5);
         let mut victims = Vec::new();
-        clock.replace(&slots, slots.meta(SlotId(20)), SlotId(500), &mut victims);
-        clock.check(&slots);
+        policy.replace(&slots, slots.meta(SlotId(20)), SlotId(500), &mut victims);
+        policy.check(&slots);
         let (old, new) = (slots.meta(SlotId(20)), slots.meta(SlotId(500)));
         assert_eq!(victims, []);
         assert_eq!(old.place.load(Relaxed), new.place.load(Relaxed));
         assert_eq!(new.usage(), Usage { count: 2, carries: false, freq: 5 });
-        clock.replace(&slots, slots.meta(SlotId(500)), SlotId(1500), &mut victims);
-        clock.check(&slots);
+        policy.replace(&slots, slots.meta(SlotId(500)), SlotId(1500), &mut victims);
+        policy.check(&slots);
         assert_eq!(victims.len(), 29, "room for 30 in the place of 1");
         assert!(!victims.contains(&SlotId(1500)), "nobody evicts what is being stored");
     }
@@ -621,39 +613,39 @@ mod tests {
     #[test]
     fn a_giant_evicts_everything_and_is_placed() {
         let slots = Slots::new(200, |slot| if slot < 100 { 1 } else { 150 });
-        let mut clock = full(&slots);
+        let mut policy = full(&slots);
         (0..100).for_each(|key| slots.hit(key, 3));
-        assert_eq!(insert(&mut clock, &slots, [100]).len(), 100);
-        assert_eq!((clock.len(), clock.bytes()), (1, 150));
-        assert_eq!(insert(&mut clock, &slots, [1]), [100]);
+        assert_eq!(insert(&mut policy, &slots, [100]).len(), 100);
+        assert_eq!((policy.len(), policy.weight()), (1, 150));
+        assert_eq!(insert(&mut policy, &slots, [1]), [100]);
     }
 
     #[test]
     fn capacity_changes_while_the_cache_runs() {
         let slots = Slots::units();
-        let mut clock = full(&slots);
+        let mut policy = full(&slots);
         let mut victims = Vec::new();
-        clock.set_capacity(40);
-        clock.shrink(&slots, &mut victims);
-        clock.check(&slots);
-        assert_eq!((victims.len(), clock.len()), (60, 40));
-        clock.set_capacity(200);
-        assert_eq!(insert(&mut clock, &slots, 1000..1160), [], "grown room is used");
-        assert!(clock.small.len() <= 20, "and warms up the main ring");
+        policy.set_capacity(40);
+        policy.shrink(&slots, &mut victims);
+        policy.check(&slots);
+        assert_eq!((victims.len(), policy.len()), (60, 40));
+        policy.set_capacity(200);
+        assert_eq!(insert(&mut policy, &slots, 1000..1160), [], "grown room is used");
+        assert!(policy.small.len() <= 20, "and warms up the main ring");
     }
 
     #[test]
     fn a_sweep_is_bounded_when_everything_is_hot() {
         let slots = Slots::units();
-        let mut clock = Clock::new(10_000);
-        insert_unchecked(&mut clock, &slots, 0..10_000);
+        let mut policy = Duet::new(10_000);
+        insert_unchecked(&mut policy, &slots, 0..10_000);
         (0..10_000).for_each(|key| slots.hit(key, 3));
         for key in 10_000..10_100 {
-            let before = clock.steps();
-            insert_unchecked(&mut clock, &slots, [key]);
-            assert!(clock.steps() - before <= SWEEP_STEPS_MAX + DUEL_STEPS_MAX);
+            let before = policy.steps();
+            insert_unchecked(&mut policy, &slots, [key]);
+            assert!(policy.steps() - before <= SWEEP_STEPS_MAX + DUEL_STEPS_MAX);
         }
-        clock.check(&slots);
+        policy.check(&slots);
     }
 
     /// A few entries wide, so that every operation meets holes, full rings and giants.
@@ -661,7 +653,7 @@ mod tests {
     fn counters_hold_under_any_sequence() {
         for seed in 1..24_u64 {
             let slots = Slots::new(400, |slot| 1 + slot.wrapping_mul(2_654_435_761) % 30);
-            let mut clock = Clock::new(40 + seed * 20);
+            let mut policy = Duet::new(40 + seed * 20);
             let mut resident = vec![false; 400];
             let mut random = seed;
             let mut draw = |below: u64| {
@@ -674,23 +666,23 @@ mod tests {
                 let is_resident = resident[key as usize];
                 match draw(10) {
                     0 if is_resident => {
-                        clock.remove(&slots, SlotId(key));
+                        policy.remove(&slots, SlotId(key));
                         resident[key as usize] = false;
                     }
                     1 if is_resident => {
                         let new = (0..400).find(|&slot| !resident[slot as usize]);
                         let Some(new) = new else { continue };
-                        clock.replace(&slots, slots.meta(SlotId(key)), SlotId(new), &mut victims);
+                        policy.replace(&slots, slots.meta(SlotId(key)), SlotId(new), &mut victims);
                         resident[key as usize] = false;
                         resident[new as usize] = true;
                     }
                     2 => {
-                        clock.set_capacity(draw(60) * 30);
-                        clock.shrink(&slots, &mut victims);
+                        policy.set_capacity(draw(60) * 30);
+                        policy.shrink(&slots, &mut victims);
                     }
                     _ if is_resident => slots.hit(key, 1),
                     _ => {
-                        clock.insert(&slots, SlotId(key), &mut victims);
+                        policy.insert(&slots, SlotId(key), &mut victims);
                         resident[key as usize] = true;
                     }
                 }
@@ -698,15 +690,15 @@ mod tests {
                     assert!(resident[victim.0 as usize], "evicted twice");
                     resident[victim.0 as usize] = false;
                 }
-                clock.check(&slots);
-                assert_eq!(clock.len(), resident.iter().filter(|&&is| is).count());
+                policy.check(&slots);
+                assert_eq!(policy.len(), resident.iter().filter(|&&is| is).count());
             }
         }
     }
 
-    fn insert_unchecked(clock: &mut Clock, slots: &Slots, keys: impl IntoIterator<Item = u32>) {
+    fn insert_unchecked(policy: &mut Duet, slots: &Slots, keys: impl IntoIterator<Item = u32>) {
         for key in keys {
-            clock.insert(slots, SlotId(key), &mut Vec::new());
+            policy.insert(slots, SlotId(key), &mut Vec::new());
         }
     }
 
