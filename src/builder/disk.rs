@@ -94,11 +94,11 @@ impl<K: Key, V: Value> Builder<K, V> {
     }
 
     /// How much of the oldest segment is written again at most when its place is needed, in percent of
-    /// its records, from 0 to 75. Default 75. It is the entries that were read since they were written that are
-    /// written again; the others are forgotten with their segment.
+    /// its size, header and footer counted as written again, from 0 to 75. Default 75. It is the entries that were read
+    /// since they were written that are written again; the others are forgotten with their segment.
     ///
-    /// A higher share gives a higher hit ratio for more writes: for each new byte, 75 writes up to four and 25 up to
-    /// 1.33. With 0 nothing is written twice, and the log is a FIFO.
+    /// A higher share gives a higher hit ratio for more writes: for each new byte, 75 writes up to four to segments, and
+    /// 25 up to 1.33. With 0 nothing is written twice, and the log is a FIFO.
     ///
     /// # Examples
     ///

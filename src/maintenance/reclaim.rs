@@ -133,14 +133,17 @@ impl<K: Key, V: Value> Maintenance<K, V> {
         true
     }
 
+    /// `reinserted_max_percent` of what the segment takes, its frame included, may be written again: what is new is
+    /// the rest of all that is written, then.
     fn reclaim_of(&self, segment: Arc<Segment>, reinserted_max_percent: u64) -> Reclaim {
         let (entries, is_complete) = segment.entries().unwrap_or_else(|error| {
             tracing::warn!(%error, "a segment is reclaimed unread");
             (Vec::new(), false)
         });
         let batches = (self.log().segment_bytes() as usize / self.log().batch_bytes()).max(1);
-        let bytes: u64 = entries.iter().map(|entry| u64::from(entry.len)).sum();
-        let bytes_left = bytes * reinserted_max_percent / 100;
+        let record_bytes: u64 = entries.iter().map(|entry| u64::from(entry.len)).sum();
+        let frame_bytes = segment.file_bytes.saturating_sub(record_bytes);
+        let bytes_left = (segment.file_bytes * reinserted_max_percent / 100).saturating_sub(frame_bytes);
         let step = (entries.len() * 4 / batches).max(STEP_MIN);
         Reclaim { segment, entries, is_complete, next: 0, step, bytes_left, is_merge: false }
     }
