@@ -248,11 +248,10 @@ impl<K: Key, V: Value> Tiers<K, V> {
         let Some(log) = &self.log else { return ReadCopy::Nothing };
         let found = match key.with_key_bytes(|bytes| log.read(location, bytes, guard)) {
             Ok(Read::Hit(found)) => found,
-            Ok(Read::Gone) => {
-                // Reclaim forgets before it unlinks, so what is named still is dead for good.
-                let dangled = self.shard(hash, guard).forget(hash, location);
-                return if dangled { ReadCopy::Nothing } else { ReadCopy::Moved };
-            }
+            // Reclaim forgets before it unlinks. What is named still was lost before this run, but maybe not what it
+            // had been written again from.
+            Ok(Read::Gone) if self.forget_unreadable(hash, location, guard) => return ReadCopy::Nothing,
+            Ok(Read::Gone) => return ReadCopy::Moved,
             Ok(Read::OtherKey) | Err(_) => return ReadCopy::Nothing,
             Ok(Read::Damaged) => {
                 self.forget_unreadable(hash, location, guard);
@@ -284,13 +283,15 @@ impl<K: Key, V: Value> Tiers<K, V> {
     }
 
     /// A copy cannot be read today. It might be tomorrow, when the key has another value: so its
-    /// invalidation is journaled before the index forgets it (R6).
-    fn forget_unreadable(&self, hash: KeyHash, location: Location, guard: &Guard) {
+    /// invalidation is journaled before the index forgets it (R6). Whether the index has named it until now.
+    fn forget_unreadable(&self, hash: KeyHash, location: Location, guard: &Guard) -> bool {
         let mut shard = self.shard(hash, guard);
-        if shard.is_at(hash, location) && self.invalidate(&mut shard, hash).is_ok() {
+        let is_named = shard.is_at(hash, location);
+        if is_named && self.invalidate(&mut shard, hash).is_ok() {
             shard.forget(hash, location);
             shard.counts().read_failures += 1;
         }
+        is_named
     }
 
     /// Whether a hit puts off the end of what was read, or brings it forward. Only an entry in RAM can

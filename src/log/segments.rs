@@ -40,6 +40,11 @@ impl Log {
         self.table.read().sealed().next().cloned()
     }
 
+    /// Whether no older segment is there, from which records of this one may have been written again.
+    pub(crate) fn is_oldest(&self, segment: SegmentId) -> bool {
+        self.table.read().all().next().is_none_or(|oldest| oldest.id() >= segment)
+    }
+
     /// A segment in which so many records were damaged that the rest is not to be trusted.
     pub(crate) fn damaged_segment(&self) -> Option<Arc<Segment>> {
         let is_damaged = |segment: &&Arc<Segment>| segment.damaged.load(Relaxed) >= DAMAGED_MAX;

@@ -60,8 +60,9 @@ impl<K: Key, V: Value> Maintenance<K, V> {
             return;
         }
         self.tiers.for_each_shard(|shard| {
-            let lost = shard.forget_segment(id);
-            shard.counts().write_failures += lost;
+            for (hash, location) in shard.copies_in(id) {
+                shard.counts().write_failures += u64::from(self.forget_dead(shard, hash, location));
+            }
         });
         self.log().unlink(id);
     }

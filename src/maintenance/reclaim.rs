@@ -12,9 +12,10 @@ use crossbeam_epoch as epoch;
 use super::{Maintenance, spill::InFlight};
 use crate::{
     codec::{Key, Value},
-    location::SegmentId,
+    hash::KeyHash,
+    location::{Location, SegmentId},
     log::{FooterEntry, Segment},
-    shard::DiskState,
+    shard::{DiskState, Shard},
 };
 
 /// The fewest records looked at between two batches.
@@ -218,19 +219,33 @@ impl<K: Key, V: Value> Maintenance<K, V> {
         for entry in &reclaim.entries {
             let guard = &epoch::pin();
             let mut shard = self.tiers.shard(entry.hash, guard);
-            let forgotten = shard.forget(entry.hash, entry.location);
+            let forgotten = self.forget_dead(&mut shard, entry.hash, entry.location);
             if forgotten && !shard.is_resident(entry.hash) {
                 shard.counts().reclaimed += 1;
             }
         }
         if !reclaim.is_complete {
             self.tiers.for_each_shard(|shard| {
-                let lost = shard.forget_segment(id);
-                shard.counts().reclaimed += lost;
+                for (hash, location) in shard.copies_in(id) {
+                    shard.counts().reclaimed += u64::from(self.forget_dead(shard, hash, location));
+                }
             });
         }
         self.log().unlink(id);
         self.buried += 1;
         true
+    }
+
+    /// Forgets a copy in a segment that is marked dead; whether it had not moved. If it was written again from an older
+    /// segment that has not gone since, it is there once more: that one must not be taken for the key's, either.
+    pub(super) fn forget_dead(&self, shard: &mut Shard<'_, K, V>, hash: KeyHash, location: Location) -> bool {
+        if !self.log().is_oldest(location.segment())
+            && shard.is_at(hash, location)
+            && self.tiers.invalidate(shard, hash).is_err()
+        {
+            // The index goes on naming it, so that a change is journaled.
+            return false;
+        }
+        shard.forget(hash, location)
     }
 }

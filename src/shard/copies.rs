@@ -2,7 +2,7 @@
 
 use super::{
     DiskState, Held, Shard,
-    cold::{Cold, Packed},
+    cold::Cold,
     entry::{Flags, Meta, Resident, SlotId},
     pending::Pending,
 };
@@ -220,15 +220,10 @@ impl<'g, K: Eq + Held, V: Held> Shard<'g, K, V> {
         forgotten
     }
 
-    /// Forgets every copy in a segment whose list of records cannot be read; how many those were.
-    /// Looks at the whole index.
-    pub(crate) fn forget_segment(&mut self, segment: SegmentId) -> u64 {
-        let lies_there = |&(_, packed): &(KeyHash, Packed)| packed.location().segment() == segment;
-        let lost: Vec<_> = self.state.cold.iter().filter(lies_there).collect();
-        for &(hash, packed) in &lost {
-            self.forget(hash, packed.location());
-        }
-        lost.len() as u64
+    /// Every copy in a segment. Looks at the whole index.
+    pub(crate) fn copies_in(&self, segment: SegmentId) -> Vec<(KeyHash, Location)> {
+        let copies = self.state.cold.iter().map(|(hash, packed)| (hash, packed.location()));
+        copies.filter(|(_, location)| location.segment() == segment).collect()
     }
 
     /// Drops everything that leads to a copy of this hash on disk: the index's, and one on its

@@ -2,6 +2,7 @@
 //! memory, so that the process can be "killed" at a chosen moment.
 
 use std::{
+    io::ErrorKind,
     path::Path,
     sync::{
         Arc, OnceLock, Weak,
@@ -12,7 +13,7 @@ use std::{
 };
 
 use embercache::{
-    Admission, Builder, Cache, KIB, MIB, Start, WriteBehind,
+    Admission, Builder, Cache, Durability, KIB, MIB, Start, WriteBehind,
     testing::{FaultDisk, MemoryDisk, Moment, Operation, Side},
 };
 
@@ -209,4 +210,32 @@ fn a_key_removed_while_its_record_is_written_again() {
         assert_eq!(opened.get(&key), None);
         assert_eq!(killed(&memory).1.get(&key), None, "key {key} is back");
     }
+}
+
+/// A record was written again, and its new segment is given up since it cannot be synced, while the old one is
+/// still there: it must not be taken for the key's once a change has found nothing on disk to make void.
+#[test]
+fn the_old_place_of_a_record_whose_new_one_was_given_up() {
+    /// As many as are left alone, though they hold little, and one.
+    const RUNS: u64 = 17;
+    let memory = MemoryDisk::new();
+    let disk = FaultDisk::over(Arc::new(memory.clone()));
+    let builder = || {
+        let builder = builder(&memory).disk(64 * MIB).segment_size(4 * MIB).durability(Durability::PowerLoss);
+        builder.io(Arc::new(disk.clone()))
+    };
+    for run in 0..RUNS {
+        let cache = builder().open().unwrap();
+        cache.insert(1_000 + run, "v1".into()).unwrap();
+        cache.close().unwrap();
+    }
+    let cache = builder().open().unwrap();
+    cache.insert(0, "that a segment is begun".into()).unwrap();
+    disk.fail_syncs_of("seg-", ErrorKind::Other);
+    cache.flush().unwrap_err();
+    assert!(cache.stats().reinserted_bytes_written > 0, "nothing was written again");
+    cache.insert(1_000, "v2".into()).unwrap();
+    assert_ne!(killed(&memory).1.get(&1_000).as_deref(), Some("v1"));
+    cache.remove(&1_000).unwrap();
+    assert_eq!(killed(&memory).1.get(&1_000), None, "it was removed");
 }
