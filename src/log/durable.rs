@@ -1,7 +1,7 @@
 //! What of the log outlives the machine: the journal before an acknowledgement, segments after a flush,
 //! names before anything relies on them, and the time.
 
-use std::{io, mem, sync::Arc};
+use std::{io, mem, path::Path, sync::Arc};
 
 use super::{
     COLD_NEXT_START, Log,
@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     error::Error,
-    io::{IoFile, OpenMode},
+    io::{IoFile, OpenMode, is_shortage},
     location::JournalEnd,
     options::Durability,
     sync::Ordering::Relaxed,
@@ -91,14 +91,26 @@ impl Log {
         if self.outlives_power() { segment.sync(file) } else { Ok(()) }
     }
 
-    /// Makes names durable. A directory that fails to do so once is not believed again, whatever a later
-    /// sync says: the next start is cold.
+    /// Makes names durable.
     pub(super) fn sync_names(&self) -> Result<(), Error> {
-        let synced = self.directory.sync();
-        if synced.is_err() && self.outlives_power() {
-            self.poison()?;
-        }
-        synced
+        let path = &self.directory.path;
+        self.believe("syncing", path, self.io.sync_dir(path))
+    }
+
+    /// What could not be synced once is not believed again, whatever a later sync says: the kernel tells of a page
+    /// that it could not write once, and drops it. So the next start is cold, unless the sync could not be tried.
+    pub(super) fn believe(
+        &self,
+        action: &'static str,
+        path: &Path,
+        synced: io::Result<()>,
+    ) -> Result<(), Error> {
+        synced.or_else(|error| {
+            if !is_shortage(&error) {
+                self.poison()?;
+            }
+            Err(failed(action, path, error))
+        })
     }
 
     /// Keeps a warning until somebody [tells](Log::tell) it who holds no lock: whoever is told may be users' code

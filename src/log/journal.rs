@@ -164,14 +164,13 @@ struct Current {
 }
 
 impl Journal {
-    /// Goes on behind the files of earlier runs, of which those below `synced_below` are known to outlive the machine.
+    /// Goes on behind the files of earlier runs, which are known to outlive the machine.
     pub(crate) fn new(
         directory: Arc<Directory>,
         epoch: u64,
         acks_after_sync: bool,
         files: VecDeque<(u32, Seq)>,
         next_number: u32,
-        synced_below: u32,
     ) -> Journal {
         Journal {
             directory,
@@ -181,7 +180,7 @@ impl Journal {
             last: files.back().map(|&(number, _)| number),
             files,
             next_number,
-            synced_below,
+            synced_below: next_number,
             end: JournalEnd::START,
             has_failed: false,
         }
@@ -304,8 +303,7 @@ impl Journal {
         Ok(())
     }
 
-    /// Makes every file outlive the machine: those of an earlier run, too, which may have been killed
-    /// before it did.
+    /// Makes every file outlive the machine.
     pub(crate) fn sync(&self) -> io::Result<()> {
         let mut unsynced = self.files.iter().filter(|&&(number, _)| number >= self.synced_below);
         unsynced.try_for_each(|&(number, _)| sync(&self.directory, number))

@@ -301,8 +301,8 @@ impl Log {
             return Ok(());
         }
         self.unsynced_segments().iter().try_for_each(|segment| self.sync_segment(segment))?;
-        let dir = &self.directory.path;
-        self.journal.lock().sync().map_err(|error| failed("syncing the journal in", dir, error))?;
+        let synced = self.journal.lock().sync();
+        self.believe("syncing the journal in", &self.directory.path, synced)?;
         self.sync_names()?;
         // An event since the snapshot was begun is not in it.
         let fresh = self.snapshot.lock().filter(|&(_, begun)| begun == self.peek_seq());
@@ -317,7 +317,9 @@ impl Log {
             snapshot_id: fresh.map_or(0, |(id, _)| id),
             ..file.state
         };
-        file.write(state).and_then(|()| file.sync()).map_err(|error| failed("writing", &path, error))?;
+        let synced = file.write(state).and_then(|()| file.sync());
+        drop(file);
+        self.believe("writing", &path, synced)?;
         self.counters.state_bytes.fetch_add(state::SLOT_BYTES as u64, Relaxed);
         Ok(())
     }

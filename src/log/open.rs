@@ -111,7 +111,7 @@ impl Opening {
         Opening { io, options, directory, files: Arc::new(files) }
     }
 
-    /// Decides what may be believed. Reads only.
+    /// Decides what may be believed. Reads only, but where the disk has lost what was written.
     fn judge(&self, found: Option<State>) -> Result<Result<Warm, Start>, Error> {
         let believable = |state: &State| !state.cold && state.next_seq <= Seq::MAX;
         let Some(state) = found.filter(believable) else {
@@ -144,7 +144,7 @@ impl Opening {
         if !survived || !journaled {
             return Ok(Err(Start::Unclean));
         }
-        if !self.options.read_only && !self.is_journal_kept(&state).map_err(unreadable)? {
+        if !self.options.read_only && !self.is_kept(&state).map_err(unreadable)? {
             return Ok(Err(Start::Journal));
         }
         let Some(invalidations) = journal::read(&self.directory, &state).map_err(unreadable)? else {
@@ -153,14 +153,21 @@ impl Opening {
         Ok(Ok(Warm { state, snapshot, invalidations: Some(invalidations), journals }))
     }
 
-    /// Whether all that was written to the journal is there still. A page that the kernel could not write back it may
-    /// drop, and then reads what the disk had before; it tells the first who asks for a sync, and a run that was
-    /// killed did not ask.
-    fn is_journal_kept(&self, state: &State) -> io::Result<bool> {
-        let mut numbers = state.journals.0..state.journals.1;
-        match numbers.try_for_each(|number| journal::sync(&self.directory, number)) {
+    /// Whether all that was written to STATE and the journal is there still, and to be there after a loss of power. A
+    /// page that the kernel could not write back it may drop, and then reads what the disk had before; it tells the
+    /// first who asks for a sync, and a run that was killed did not ask.
+    fn is_kept(&self, found: &State) -> io::Result<bool> {
+        let mut file = StateFile::found(&self.directory, *found, OpenMode::Write)?;
+        let mut numbers = found.journals.0..found.journals.1;
+        let synced = file.sync();
+        match synced.and_then(|()| numbers.try_for_each(|number| journal::sync(&self.directory, number))) {
             Err(error) if is_shortage(&error) => Err(error),
-            synced => Ok(synced.is_ok()),
+            Err(_) => {
+                // Whoever asks next is told that all is well. If it fails, so will the cold start.
+                let _ = file.poison();
+                Ok(false)
+            }
+            Ok(()) => Ok(true),
         }
     }
 
@@ -231,7 +238,7 @@ impl Opening {
             barrier: AtomicU64::new(0),
         };
         let inherited = Inherited::default();
-        let journal = self.journal(&begun.state, VecDeque::new(), begun.state.journals.1);
+        let journal = self.journal(&begun.state, VecDeque::new());
         let log = self.log(clock, begun, past, journal, inherited, next_segment, Seq(1));
         Ok(opened(log, Source::Cold, reason))
     }
@@ -259,7 +266,9 @@ impl Opening {
             self.sync_past(&names, &found)?;
         }
         let begun = if self.options.read_only {
-            StateFile::found(&self.directory, state)?
+            let path = self.directory.state();
+            let found = StateFile::found(&self.directory, state, OpenMode::Read);
+            found.map_err(|error| failed("opening", &path, error))?
         } else {
             StateFile::begin(&self.directory, state)?
         };
@@ -283,9 +292,7 @@ impl Opening {
             invalidations: Mutex::new(invalidations.map(|invalidations| Some(Arc::new(invalidations)))),
             barrier: AtomicU64::new(0),
         };
-        // A close has synced them, or `sync_past`.
-        let synced_below = if found.clean || self.outlives_power() { begun.state.journals.1 } else { 0 };
-        let journal = self.journal(&begun.state, journals, synced_below);
+        let journal = self.journal(&begun.state, journals);
         let log = self.log(clock, begun, past, journal, inherited, next_segment, next_seq);
         Ok(match snapshot {
             Some(reader) => opened(log, Source::Snapshot(reader), Start::Snapshot),
@@ -307,13 +314,9 @@ impl Opening {
         self.options.durability == Durability::PowerLoss
     }
 
-    /// Makes what this start believes outlive the machine, before STATE says that it does: of a run
-    /// that was killed the kernel may have it alone. So it may have a slot of STATE: without it the next
-    /// one would not follow the one before.
+    /// Makes the segments and names that this start believes outlive the machine, before STATE says that they do: of
+    /// a run that was killed the kernel may have them alone.
     fn sync_past(&self, names: &[Name], found: &State) -> Result<(), Error> {
-        let path = self.directory.state();
-        let synced = self.io.open(&path, OpenMode::Read).and_then(|file| file.sync());
-        synced.map_err(|error| failed("syncing", &path, error))?;
         if found.durability != Durability::PowerLoss {
             for name in names.iter().filter(|name| matches!(name, Name::Segment(_))) {
                 let path = self.directory.path_of(*name);
@@ -347,10 +350,10 @@ impl Opening {
         }
     }
 
-    /// The journal behind these files of earlier runs.
-    fn journal(&self, begun: &State, files: VecDeque<(u32, Seq)>, synced_below: u32) -> Journal {
+    /// The journal behind these files of earlier runs, which a close has synced, or `is_kept`.
+    fn journal(&self, begun: &State, files: VecDeque<(u32, Seq)>) -> Journal {
         let (directory, end) = (Arc::clone(&self.directory), begun.journals.1);
-        Journal::new(directory, begun.epoch, self.outlives_power(), files, end, synced_below)
+        Journal::new(directory, begun.epoch, self.outlives_power(), files, end)
     }
 
     #[expect(clippy::too_many_arguments, reason = "the parts of one struct, put together here only")]

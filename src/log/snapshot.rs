@@ -177,7 +177,8 @@ impl SnapshotFile {
         Ok(bytes.len())
     }
 
-    /// Puts the snapshot in place, durably. Returns its id and the bytes written here.
+    /// Puts the snapshot in place, durably once the directory has been synced. Returns its id and the bytes
+    /// written here.
     ///
     /// # Panics
     ///
@@ -190,9 +191,7 @@ impl SnapshotFile {
         self.file.write_all_at(&list, self.end)?;
         self.file.write_all_at(&self.header.encode(), 0)?;
         self.file.sync()?;
-        let Directory { io, path, .. } = &*self.directory;
-        io.rename(&self.directory.snapshot_temporary(), &self.directory.snapshot())?;
-        io.sync_dir(path)?;
+        self.directory.io.rename(&self.directory.snapshot_temporary(), &self.directory.snapshot())?;
         Ok((self.header.id, HEADER_BYTES + list.len()))
     }
 }

@@ -193,11 +193,9 @@ impl StateFile {
         Ok(begun)
     }
 
-    /// The file as it was found, with the newer of its slots; nothing is to be written to it.
-    pub(crate) fn found(directory: &Arc<Directory>, state: State) -> Result<StateFile, Error> {
-        let path = directory.state();
-        let file = directory.io.open(&path, OpenMode::Read);
-        let file = file.map_err(|error| failed("opening", &path, error))?;
+    /// The file as it was found, with the newer of its slots.
+    pub(crate) fn found(directory: &Arc<Directory>, state: State, mode: OpenMode) -> io::Result<StateFile> {
+        let file = directory.io.open(&directory.state(), mode)?;
         Ok(StateFile { directory: Arc::clone(directory), file, state })
     }
 

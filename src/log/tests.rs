@@ -7,10 +7,14 @@ use crossbeam_epoch as epoch;
 use tempfile::TempDir;
 
 use super::{open::Start, record::RecordHeader, segment::SegmentHeader, *};
-use crate::{io::fault::FaultDisk, location::RECORD_ALIGN};
+use crate::{
+    io::fault::{FaultDisk, Operation},
+    location::RECORD_ALIGN,
+};
 
 const STRIPE_BITS: u32 = 3;
 const FULL: ErrorKind = ErrorKind::StorageFull;
+const EIO: i32 = 5;
 
 fn options(dir: &Path) -> LogOptions {
     LogOptions {
@@ -1017,5 +1021,57 @@ fn a_journal_that_was_not_written_back_is_not_believed() {
         bench.disk.fail_syncs_of("inv-", std::io::ErrorKind::Other);
         assert_eq!(bench.start(), Start::Journal, "{durability:?}");
         assert_eq!(bench.found(), "");
+    }
+}
+
+/// The kernel says once that it could not write a page back, and a close that asked it knows. The next start is not
+/// told, and may read what the disk had before.
+#[test]
+fn what_a_close_could_not_sync_is_not_believed() {
+    for file in ["inv-", "the directory", "STATE"] {
+        let mut bench = Bench::new();
+        bench.disk.skip_syncs(false);
+        bench.put("k", "v1");
+        bench.invalidate("k");
+        bench.appender().seal().unwrap();
+        match file {
+            "the directory" => bench.disk.fail_nth(Operation::SyncDir, 1, EIO, false),
+            _ => bench.disk.fail_syncs_of(file, ErrorKind::Other),
+        }
+        let mut writer = bench.log().begin_snapshot(STRIPE_BITS).unwrap();
+        (0..1 << STRIPE_BITS).for_each(|_| writer.write_stripe(&[]).unwrap());
+        let saved = writer.finish();
+        assert!(saved.and(bench.log().close()).is_err(), "{file}");
+        bench.disk.fail_sync(None);
+        assert_eq!(bench.start(), Start::NoState, "{file}");
+    }
+}
+
+/// As above, of a page that the last run, which was killed, has not asked for; and the open that is told is itself
+/// killed, or fails.
+#[test]
+fn what_a_killed_run_wrote_is_asked_for_once() {
+    for file in ["inv-", "STATE"] {
+        let mut bench = Bench::new();
+        bench.disk.skip_syncs(false);
+        bench.put("k", "v1");
+        let before = fs::read(bench.path("STATE")).unwrap();
+        bench.invalidate("k");
+        bench.open = None;
+        // Of the pages that were not written back, the kernel has dropped the one that this is about.
+        match file {
+            "STATE" => fs::write(bench.path("STATE"), before).unwrap(),
+            _ => {
+                let mut journal = fs::read(bench.path("inv-00000000.log")).unwrap();
+                journal[journal::HEADER_BYTES..].fill(0);
+                fs::write(bench.path("inv-00000000.log"), journal).unwrap();
+            }
+        }
+        bench.disk.fail_syncs_of(file, ErrorKind::Other);
+        bench.disk.fail_nth(Operation::Write, 1, EIO, false);
+        assert!(Log::open(bench.disk.clone(), bench.options.clone()).is_err(), "{file}");
+        bench.disk.fail_sync(None);
+        bench.start();
+        assert_eq!(bench.found(), "", "{file}");
     }
 }
