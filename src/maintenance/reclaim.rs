@@ -56,8 +56,9 @@ impl<K: Key, V: Value> Maintenance<K, V> {
         }
         if self.reclaim.is_none() {
             let surplus = self.log().surplus_segment().filter(|segment| self.appender.fits_all_of(segment));
-            let merge = |segment| Reclaim { is_merge: true, ..self.reclaim_of(segment, 100) };
-            self.reclaim = surplus.map(merge);
+            let merge = surplus.map(|segment| Reclaim { is_merge: true, ..self.reclaim_of(segment, 100) });
+            // One that cannot be read now goes when its place is needed.
+            self.reclaim = merge.filter(|merge| merge.is_complete);
         }
         if self.reclaim.is_none() && self.is_disk_full() {
             self.warn_of_full_index();

@@ -83,9 +83,14 @@ impl<K: Key, V: Value> Maintenance<K, V> {
         self.write_batch();
     }
 
-    /// Brings what a stripe has queued into the batch, and writes that whenever it is full.
+    /// Brings what a stripe has queued by now into the batch, and writes that whenever it is full. Not what comes
+    /// meanwhile: others may fill the queue for ever.
     pub(super) fn spill_stripe(&mut self, stripe: usize) {
-        while let Some(spilled) = self.spill_group(stripe) {
+        let mut left = self.tiers.shard_at(stripe, &epoch::pin()).queued_len();
+        while left > 0
+            && let Some((done, spilled)) = self.spill_group(stripe)
+        {
+            left = left.saturating_sub(done);
             if let Err(NoRoom { key_len, value_len }) = spilled {
                 if let Err(error) = self.ensure_fits(key_len, value_len) {
                     self.note_failure(error);
@@ -98,8 +103,8 @@ impl<K: Key, V: Value> Maintenance<K, V> {
     }
 
     /// Brings some of what a stripe has queued into the batch, until that is full or the segment has no
-    /// room, with two short stays under the stripe's lock. `None` if nothing is queued.
-    fn spill_group(&mut self, stripe: usize) -> Option<Result<(), NoRoom>> {
+    /// room, with two short stays under the stripe's lock. How many have left the queue; `None` if nothing is queued.
+    fn spill_group(&mut self, stripe: usize) -> Option<(usize, Result<(), NoRoom>)> {
         let tiers = Arc::clone(&self.tiers);
         let guard = &epoch::pin();
         let queued = tiers.shard_at(stripe, guard).next_copies(GROUP_ENTRIES);
@@ -122,16 +127,22 @@ impl<K: Key, V: Value> Maintenance<K, V> {
                 break;
             }
         }
-        self.accept(tiers.shard_at(stripe, guard), &queued, &stagings);
+        let done = self.accept(tiers.shard_at(stripe, guard), &queued, &stagings);
         if stagings.iter().any(|staging| *staging != Staging::Staged) {
             tiers.bell.made_room();
         }
-        Some(spilled)
+        Some((done, spilled))
     }
 
     /// Check, seq and acceptance in one step under the lock (R2), for each copy that was looked at.
-    /// One that is not wanted any more takes the records behind it out of the batch; they are staged again.
-    fn accept(&mut self, mut shard: Shard<'_, K, V>, queued: &[Queued<'_, K, V>], stagings: &[Staging]) {
+    /// One that is not wanted any more takes the records behind it out of the batch; they are staged again. How many
+    /// have left the queue.
+    fn accept(
+        &mut self,
+        mut shard: Shard<'_, K, V>,
+        queued: &[Queued<'_, K, V>],
+        stagings: &[Staging],
+    ) -> usize {
         let log = self.tiers.log.as_ref().expect("there is a log to write to");
         let (appender, in_flight) = (&mut self.appender, &mut self.in_flight);
         let mut done = 0;
@@ -152,6 +163,7 @@ impl<K: Key, V: Value> Maintenance<K, V> {
             }
         }
         shard.queue_again(&queued[done..]);
+        done
     }
 
     /// Rolls to a new segment if the active one has no room for such a record. What is kept of the oldest segment
@@ -188,6 +200,8 @@ impl<K: Key, V: Value> Maintenance<K, V> {
         }
         self.in_flight.clear();
         tiers.bell.made_room();
+        // Here, since a flush may write batches for minutes.
+        self.log().keep_time();
         match written {
             Ok(()) => self.health.note_success(),
             Err(error) => self.note_failure(error),

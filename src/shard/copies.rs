@@ -24,6 +24,11 @@ pub(crate) struct Collision;
 
 /// Copies on their way to disk.
 impl<'g, K: Eq + Held, V: Held> Shard<'g, K, V> {
+    /// How many copies are queued, those counted that were cancelled since.
+    pub(crate) fn queued_len(&self) -> usize {
+        self.state.copies.queued_len()
+    }
+
     /// The next queued copies, `most` of them, and the entries to encode. Each is to be accepted, cancelled
     /// or queued again.
     pub(crate) fn next_copies(&mut self, most: usize) -> Vec<Queued<'g, K, V>> {

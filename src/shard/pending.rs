@@ -61,6 +61,11 @@ impl PendingCopies {
         self.copies.get(&hash).copied()
     }
 
+    /// The length of the queue, cancelled copies included.
+    pub(crate) fn queued_len(&self) -> usize {
+        self.queue.len()
+    }
+
     /// The oldest queued copy that was not cancelled; it leaves the queue and stays pending.
     pub(crate) fn pop_queued(&mut self) -> Option<(KeyHash, Pending)> {
         while let Some((hash, ticket)) = self.queue.pop_front() {

@@ -1,14 +1,19 @@
 //! What reaches the disk where users' code misbehaves, or changes the cache, while records are built.
 
 use std::{
-    sync::{Arc, Mutex, OnceLock, mpsc},
-    time::Duration,
+    sync::{
+        Arc, Mutex, OnceLock,
+        atomic::{AtomicBool, Ordering::SeqCst},
+        mpsc,
+    },
+    thread,
+    time::{Duration, Instant},
 };
 
-use crate::common::wait_until;
+use crate::common::{TestCache, wait_until};
 use embercache::{
     Admission, Cache, Codec, CodecError, CodecId, KIB, MIB, Overload, WriteBehind,
-    testing::{FaultDisk, MemoryDisk, Moment, Operation},
+    testing::{FaultDisk, MemoryDisk, Moment, Operation, Side},
 };
 
 /// Another test's reader may hold the epoch for a while.
@@ -173,4 +178,48 @@ fn what_nobody_writes_does_not_pile_up_in_ram() {
     }
     wait_until("what nobody writes has gone", LIMIT, || cache.ram_used() <= 3 * MIB);
     cache.check();
+}
+
+/// Two threads fill the queue of the only stripe as fast as the disk empties it. The background thread answers
+/// others all the same.
+#[test]
+fn a_call_is_answered_while_one_stripe_is_written_to_without_end() {
+    let disk = FaultDisk::over(Arc::new(MemoryDisk::new()));
+    disk.watch(|Moment { operation, file, side, .. }| {
+        if operation == Operation::Write && side == Side::Before && file.starts_with("seg-") {
+            thread::sleep(Duration::from_millis(2));
+        }
+    });
+    let cache: TestCache = Cache::builder("cache")
+        .ram(64 * MIB)
+        .disk(64 * MIB)
+        .stripes(1)
+        .admission(Admission::All)
+        .io(Arc::new(disk))
+        .open()
+        .unwrap();
+    let (stop, answered) = (AtomicBool::new(false), AtomicBool::new(false));
+    thread::scope(|scope| {
+        for thread in 0..2 {
+            let (cache, stop) = (&cache, &stop);
+            scope.spawn(move || {
+                let keys = (0..).map(|key| key * 2 + thread).take_while(|_| !stop.load(SeqCst));
+                keys.for_each(|key| cache.insert(key, vec![1; 1_000]).unwrap());
+            });
+        }
+        while cache.stats().spills < 20_000 {
+            thread::sleep(Duration::from_millis(10));
+        }
+        scope.spawn(|| {
+            cache.clear().unwrap();
+            answered.store(true, SeqCst);
+        });
+        let begun = Instant::now();
+        while !answered.load(SeqCst) && begun.elapsed() < Duration::from_secs(5) {
+            thread::sleep(Duration::from_millis(10));
+        }
+        let in_time = answered.load(SeqCst);
+        stop.store(true, SeqCst);
+        assert!(in_time, "the clear was not answered for as long as others wrote");
+    });
 }
