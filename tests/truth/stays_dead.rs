@@ -6,7 +6,7 @@ use std::{
     path::Path,
     sync::{
         Arc, OnceLock, Weak,
-        atomic::{AtomicBool, Ordering::SeqCst},
+        atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
     },
     thread,
     time::Duration,
@@ -14,7 +14,7 @@ use std::{
 
 use embercache::{
     Admission, Builder, Cache, Durability, KIB, MIB, Start, WriteBehind,
-    testing::{FaultDisk, MemoryDisk, Moment, Operation, Side},
+    testing::{FaultDisk, Io, MemoryDisk, Moment, Operation, Side},
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -238,4 +238,45 @@ fn the_old_place_of_a_record_whose_new_one_was_given_up() {
     assert_ne!(killed(&memory).1.get(&1_000).as_deref(), Some("v1"));
     cache.remove(&1_000).unwrap();
     assert_eq!(killed(&memory).1.get(&1_000), None, "it was removed");
+}
+
+/// A flush of many batches takes minutes, in which an entry expires and is seen to have. After a loss of power the
+/// wall clock is set to a time before that.
+#[test]
+fn what_has_expired_within_a_long_flush() {
+    const EXPIRING: u64 = 1 << 40;
+    let memory = MemoryDisk::new();
+    let begun = memory.wall_time();
+    let disk = FaultDisk::over(Arc::new(memory.clone()));
+    let builder = |disk: FaultDisk| {
+        let builder = builder(&memory).ram(8 * MIB).disk(32 * MIB).segment_size(MIB).io(Arc::new(disk));
+        builder.durability(Durability::PowerLoss)
+    };
+    let cache = Arc::new(builder(disk.clone()).open().unwrap());
+    cache.insert_with_ttl(EXPIRING, "v1".into(), 180 * SECOND).unwrap();
+    cache.flush().unwrap();
+    (0..2_000).for_each(|key| cache.insert(key, "x".repeat(1_000)).unwrap());
+    let (writes, left) = (Arc::new(AtomicU64::new(0)), Arc::new(OnceLock::new()));
+    disk.watch({
+        let (disk, cache) = (disk.clone(), Arc::downgrade(&cache));
+        let (memory, writes, left) = (memory.clone(), Arc::clone(&writes), Arc::clone(&left));
+        move |Moment { operation, file, side, .. }| {
+            let is_batch = operation == Operation::Write && file.starts_with("seg-") && side == Side::After;
+            if !is_batch || left.get().is_some() {
+                return;
+            }
+            disk.advance_clock(30 * SECOND);
+            if writes.fetch_add(1, SeqCst) == 8 {
+                assert_eq!(cache.upgrade().unwrap().get(&EXPIRING), None);
+                left.set(memory.after_kill()).unwrap();
+            }
+        }
+    });
+    cache.flush().unwrap();
+    let disk = FaultDisk::over(Arc::new(left.get().expect("many batches").clone()));
+    disk.set_boot_id([7; 16]);
+    disk.set_wall_time(Some(begun + 30 * SECOND));
+    let cache = builder(disk).open().unwrap();
+    assert!(cache.stats().recovery.start.is_warm());
+    assert_eq!(cache.get(&EXPIRING), None, "it had expired");
 }
