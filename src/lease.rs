@@ -85,10 +85,10 @@ impl<K: Key, V: Value> Cache<K, V> {
                         return Ok(value);
                     }
                 }
-                Join::Turn(Turn::Lead(id, flight), home) => {
-                    let lead = Lead::new(self, home.hash, id, flight);
+                Join::Turn(Turn::Lead(id, flight), missed) => {
+                    let lead = Lead::new(self, missed.hash, id, flight);
                     // Inserted since the look-up, it may have left RAM already. An insert from here on ends this load.
-                    if home.has_copy
+                    if missed.has_copy
                         && let Some(value) = self.get(key)
                     {
                         return Ok(value);
