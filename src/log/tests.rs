@@ -1024,6 +1024,19 @@ fn a_journal_that_was_not_written_back_is_not_believed() {
     }
 }
 
+/// A full file waits for the close: acknowledgements do not wait for a sync in this mode.
+#[test]
+fn a_close_syncs_every_file_of_its_journal() {
+    let mut bench = Bench::new();
+    bench.put("k", "v1");
+    (0..journal::FILE_BYTES / journal::ENTRY_BYTES).for_each(|_| bench.invalidate("k"));
+    let before = bench.disk.syncs_by_name();
+    bench.close(&[]);
+    for name in ["inv-00000000.log", "inv-00000001.log"] {
+        assert!(bench.disk.syncs_by_name().get(name) > before.get(name), "{name}");
+    }
+}
+
 /// The kernel says once that it could not write a page back, and a close that asked it knows. The next start is not
 /// told, and may read what the disk had before.
 #[test]
