@@ -81,11 +81,13 @@ impl Budget {
         largest.min(u64::from(u32::MAX))
     }
 
-    /// Lends to a stripe for a large entry. `false` if it is not large, or if too much is lent already; then
-    /// the stripe's own share must do.
+    /// Lends to a stripe for an entry that is large: an eighth of a stripe's share, or where entries are counted all of it.
+    /// `false` if it is not, or if too much is lent already; then the stripe's own share must do.
     #[inline]
     pub(crate) fn lend(&self, weight: u64) -> bool {
-        let is_large = self.plan.stripe_bits > 0 && weight > self.plan.pool >> (self.plan.stripe_bits + 3);
+        let Plan { in_bytes, pool, stripe_bits, .. } = self.plan;
+        let share = pool >> stripe_bits;
+        let is_large = stripe_bits > 0 && weight > if in_bytes { share / 8 } else { share };
         let lend = |borrowed: u64| (borrowed + weight <= self.plan.pool / 2).then(|| borrowed + weight);
         is_large && self.borrowed.fetch_update(Relaxed, Relaxed, lend).is_ok()
     }
@@ -234,5 +236,8 @@ mod tests {
         assert!(!budget.lend(26), "half of the pool is lent");
         budget.give_back(200);
         assert!(budget.lend(26));
+        let counted = |pool| Budget::new(Plan { in_bytes: false, pool, stripe_bits: 6, ..budget.plan });
+        assert!(!counted(400).lend(1), "a stripe has room for six");
+        assert!(counted(40).lend(1), "or for none");
     }
 }

@@ -52,6 +52,10 @@ impl<K: Key, V: Value> Builder<K, V> {
     /// (at most 16 MiB) is kept for entries that wait to be written. An entry may take half of the
     /// rest, and at most 4 GiB.
     ///
+    /// Tables grow with the number of entries and do not shrink. A cache that was full of small entries, and is full of
+    /// large ones later, keeps the memory for the metadata of the former beside its budget
+    /// ([`Stats::metadata_bytes`](crate::Stats::metadata_bytes)).
+    ///
     /// # Examples
     ///
     /// ```

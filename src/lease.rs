@@ -11,7 +11,7 @@ use crate::{
     hash::KeyHash,
     shard::{
         Found,
-        hot::drop_quietly,
+        hot::{collect, drop_quietly},
         loads::{Flight, LoadId, Turn},
     },
 };
@@ -164,6 +164,8 @@ impl<K: Key, V: Value> Cache<K, V> {
         };
         let turn = shard.join_load(hash, key, &mut owned);
         drop(shard);
+        // What has expired; the load may take long.
+        collect(guard);
         // As in `lease`.
         drop_quietly(owned);
         Join::Turn(turn, Missed { hash, has_copy })

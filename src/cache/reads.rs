@@ -217,7 +217,11 @@ impl<K: Key, V: Value> Cache<K, V> {
         match self.find_in_tiers(hash, key, guard, |_, _| ()) {
             InTiers::Ram(found) => Some(found.entry.value.clone()),
             InTiers::Disk(copy, ..) => Some(copy.value),
-            InTiers::Nothing => None,
+            InTiers::Nothing => {
+                // What has expired.
+                collect(guard);
+                None
+            }
         }
     }
 
@@ -256,9 +260,11 @@ impl<K: Key, V: Value> Cache<K, V> {
                 Found::Cold(location) if unread == Some(location) => return false,
                 Found::Cold(location) if self.tiers.holds(key, location) => return true,
                 Found::Cold(location) => unread = Some(location),
-                Found::Nothing => return false,
+                Found::Nothing => break,
             }
         }
+        // As in `peek`.
+        collect(guard);
         false
     }
 
@@ -341,7 +347,7 @@ impl<K: Key, V: Value> Cache<K, V> {
             }
             InTiers::Nothing => {
                 self.tiers.look_ups.add_miss();
-                // What has expired.
+                // As in `peek`.
                 collect(guard);
                 None
             }

@@ -134,9 +134,11 @@ impl<K: Key, V: Value> Cache<K, V> {
         let durable = self.tiers.invalidate(&mut shard, hash);
         let journaled = shard.journaled();
         let on_disk = shard.location(hash);
+        let gone = shard.take_gone();
         let was_in_ram = shard.remove(hash, old);
         drop(shard);
         drop_quietly(dead_loads);
+        drop(gone);
         // What the index named is read only now: its bytes stay until reclaim.
         let was_there = was_in_ram || on_disk.is_some_and(|at| self.tiers.holds(key, at));
         if was_there {

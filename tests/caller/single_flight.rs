@@ -85,6 +85,51 @@ fn a_large_value_is_dropped_when_it_was_removed() {
     wait_until("it is dropped", Duration::from_secs(10), || drops.load(SeqCst) == 2);
 }
 
+/// Nor do many small ones wait for inserts, of which there may be none.
+#[test]
+fn values_are_dropped_when_they_were_removed() {
+    let cache: Cache<u64, Told> = Cache::in_memory().ram_entries(50_000).stripes(1).open().unwrap();
+    let drops = Arc::new(AtomicU64::new(0));
+    (0..20_000).for_each(|key| cache.insert(key, Told(drops.clone())).unwrap());
+    (0..20_000).for_each(|key| _ = cache.remove(&key).unwrap());
+    wait_until("most are dropped", Duration::from_secs(10), || {
+        // Another test's reader may have held the epoch meanwhile.
+        cache.remove(&0).unwrap();
+        drops.load(SeqCst) > 15_000
+    });
+}
+
+/// Whoever finds that a large value has expired has it dropped, by whatever look-up, and though it does nothing more.
+#[test]
+fn an_expired_value_is_dropped_by_who_finds_it() {
+    let look_ups: [fn(&Cache<u64, Told>); 3] = [
+        |cache| assert!(cache.peek(&7).is_none()),
+        |cache| assert!(!cache.contains_key(&7)),
+        |cache| assert!(cache.try_get_or_insert_with(&7, || Err(())).is_err()),
+    ];
+    for look_up in look_ups {
+        let cache: Cache<u64, Told> = Cache::in_memory().ram(64 * MIB).open().unwrap();
+        let drops = Arc::new(AtomicU64::new(0));
+        cache.insert_with_ttl(7, Told(drops.clone()), Duration::from_millis(40)).unwrap();
+        thread::sleep(Duration::from_millis(100));
+        let (done, is_done) = mpsc::channel::<()>();
+        let looker = {
+            let cache = cache.clone();
+            thread::spawn(move || {
+                look_up(&cache);
+                // And rests.
+                let _ = is_done.recv();
+            })
+        };
+        wait_until("it is dropped", Duration::from_secs(10), || {
+            cache.insert(8, Told(Arc::default())).unwrap();
+            drops.load(SeqCst) == 1
+        });
+        drop(done);
+        looker.join().unwrap();
+    }
+}
+
 /// Loads of different keys do not wait for each other: each of these two waits for the other.
 #[test]
 fn loads_of_two_keys_run_at_once() {
