@@ -64,7 +64,7 @@ pub(crate) struct Tiers<K, V> {
 pub(crate) struct DiskCopy<V> {
     pub(crate) value: V,
     pub(crate) expiry_s: u32,
-    idle: bool,
+    pub(crate) idle: bool,
 }
 
 /// What came of reading a copy.
@@ -287,6 +287,10 @@ impl<K: Key, V: Value> Tiers<K, V> {
     fn forget_unreadable(&self, hash: KeyHash, location: Location, guard: &Guard) -> bool {
         let mut shard = self.shard(hash, guard);
         let is_named = shard.is_at(hash, location);
+        if shard.is_closed() {
+            // The snapshot names it as well: the next run will say so.
+            return is_named;
+        }
         if is_named && self.invalidate(&mut shard, hash).is_ok() {
             shard.forget(hash, location);
             shard.counts().read_failures += 1;

@@ -8,7 +8,7 @@ use super::Cache;
 use crate::{
     codec::{Key, KeyBytes, Value},
     hash::KeyHash,
-    location::{JournalEnd, Location},
+    location::Location,
     shard::{Found, Loan, Shard, Stripe, entry::Resident, hot::collect},
     tiers::{DiskCopy, ReadCopy},
 };
@@ -407,41 +407,50 @@ impl<K: Key, V: Value> Cache<K, V> {
         Q: KeyBytes + ?Sized,
     {
         let outlasts = self.tiers.expiry.is_outlasted_by(copy.expiry_s);
+        let is_endless = copy.idle && !self.tiers.expiry.idles_out();
         let mut entry = self.tiers.entry_of_copy(hash, key, copy);
+        // A copy that outlasts the entry would be a hit again when the entry has expired; and one that cannot come
+        // into RAM, for as long as nobody notes how long it has idled. One that ends before its entry would be taken
+        // for the entry's, which a flush then does not copy.
+        let differs = outlasts || is_endless && entry.is_some() && !self.tiers.budget.is_overloaded();
+        let is_void = differs && self.void_copy(hash, location, guard);
         let mut shard = self.tiers.shard(hash, guard);
         let mut loan = Loan::None;
         let has_room = shard.may_promote(hash, location) && !self.tiers.budget.is_overloaded();
-        // A copy that outlasts the entry would be a hit again when the entry has expired; and one that cannot come
-        // into RAM, for as long as nobody notes how long it has idled.
-        let is_ready = !outlasts || self.forget_outlasting(&mut shard, hash, location);
+        if is_void && shard.is_at(hash, location) && !shard.is_closed() {
+            shard.forget_copies(hash);
+        }
         if has_room
-            && is_ready
+            && is_void == differs
             && let Some(entry) = entry.take()
         {
             loan = shard.promote(entry);
         }
-        let journaled = if outlasts { shard.journaled() } else { JournalEnd::START };
         let gone = shard.take_gone();
         drop(shard);
         // An entry that stays behind is dropped here, outside the lock.
         drop((entry, gone));
         self.tiers.honour(loan);
-        // Before anybody can be told that the entry has idled out, or a loss of power would bring its copy back. The
-        // epoch waits for the disk with it, but once for each entry from before the time to idle was shortened.
-        if let Err(error) = self.tiers.commit(journaled) {
-            tracing::debug!(%error, "a copy that outlasts its idle time may come back");
-        }
         collect(guard);
         self.tiers.ring_for_batch();
     }
 
-    /// Takes a copy out of the index for good, unless its key has moved since; whether it did.
-    fn forget_outlasting(&self, shard: &mut Shard<'_, K, V>, hash: KeyHash, location: Location) -> bool {
-        let is_forgotten =
-            shard.is_at(hash, location) && !shard.is_closed() && self.tiers.invalidate(shard, hash).is_ok();
-        if is_forgotten {
-            shard.forget_copies(hash);
+    /// Journals that a copy is void, which the index goes on naming; whether that is as durable as it has to be. It comes
+    /// before anybody can see the entry, and be told that it has idled out: a loss of power would bring its copy back.
+    /// The epoch waits for the disk with it, but once for each entry from before the time to idle was changed.
+    fn void_copy(&self, hash: KeyHash, location: Location, guard: &Guard) -> bool {
+        let mut shard = self.tiers.shard(hash, guard);
+        if !shard.is_at(hash, location)
+            || shard.is_closed()
+            || self.tiers.invalidate(&mut shard, hash).is_err()
+        {
+            return false;
         }
-        is_forgotten
+        let journaled = shard.journaled();
+        drop(shard);
+        let durable = self.tiers.commit(journaled);
+        durable
+            .inspect_err(|error| tracing::debug!(%error, "a copy that ends otherwise than its entry stays"))
+            .is_ok()
     }
 }

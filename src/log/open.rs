@@ -225,7 +225,7 @@ impl Opening {
         };
         let begun = StateFile::begin(&self.directory, state)?;
         // STATE's name may be new, or of a first open that was killed before it was durable.
-        self.directory.sync()?;
+        self.directory.sync().map_err(|error| self.unbelieved(&begun.state, error))?;
         for name in names.iter().filter(|name| !matches!(name, Name::Quarantined(_))) {
             // A file that stays has an epoch that nobody believes any more.
             let _ = self.io.unlink(&self.directory.path_of(*name));
@@ -263,7 +263,7 @@ impl Opening {
             ..self.begun(&clock)
         };
         if self.outlives_power() && !found.clean {
-            self.sync_past(&names, &found)?;
+            self.sync_past(&names, &found).map_err(|error| self.unbelieved(&found, error))?;
         }
         let begun = if self.options.read_only {
             let path = self.directory.state();
@@ -278,7 +278,7 @@ impl Opening {
         }
         if self.outlives_power() {
             // A segment that was put aside must not come back.
-            self.directory.sync()?;
+            self.directory.sync().map_err(|error| self.unbelieved(&begun.state, error))?;
         }
 
         let in_journal = invalidations.as_ref().and_then(|invalidations| invalidations.max_seq);
@@ -325,6 +325,17 @@ impl Opening {
             }
         }
         self.directory.sync()
+    }
+
+    /// What could not be synced here the next start would be told is fine: it is to be a cold one, unless the sync could
+    /// not be tried.
+    fn unbelieved(&self, newest: &State, error: Error) -> Error {
+        let is_untried = matches!(&error, Error::Io { source, .. } if is_shortage(source));
+        if !is_untried && let Ok(mut file) = StateFile::found(&self.directory, *newest, OpenMode::Write) {
+            // If it fails, the disk takes nothing, and a change in the next run will be told.
+            let _ = file.poison();
+        }
+        error
     }
 
     /// What STATE says of a run that has just begun, the rest being the caller's.

@@ -1088,3 +1088,40 @@ fn what_a_killed_run_wrote_is_asked_for_once() {
         assert_eq!(bench.found(), "", "{file}");
     }
 }
+
+/// What an open could not sync, of what it believes or has begun, is not believed by the next, which is told that
+/// all is well.
+#[test]
+fn what_an_open_could_not_sync_is_not_believed() {
+    for (file, nth) in [("seg-", 0), ("the directory", 1), ("the directory", 2)] {
+        let mut bench = Bench::new();
+        bench.disk.skip_syncs(false);
+        bench.put("k", "v1");
+        bench.invalidate("k");
+        bench.open = None;
+        bench.options.durability = Durability::PowerLoss;
+        match file {
+            "seg-" => bench.disk.fail_syncs_of(file, ErrorKind::Other),
+            _ => bench.disk.fail_nth(Operation::SyncDir, nth, EIO, false),
+        }
+        assert!(Log::open(bench.disk.clone(), bench.options.clone()).is_err(), "{file} {nth}");
+        bench.disk.fail_sync(None);
+        assert_eq!(bench.start(), Start::NoState, "{file} {nth}");
+    }
+}
+
+/// A record that could not be read as its segment was sealed may be read another day, when the key has another value.
+#[test]
+fn a_cut_outlives_the_machine_before_anything_is_acknowledged() {
+    let mut bench = Bench::new();
+    bench.options.durability = Durability::PowerLoss;
+    bench.start();
+    bench.put("a", "1");
+    bench.put("b", "1");
+    let name = "seg-00000000.log";
+    let syncs = |bench: &Bench| bench.disk.syncs_by_name().get(name).copied().unwrap_or(0);
+    let before = syncs(&bench);
+    bench.disk.skip_syncs(false);
+    assert_eq!(bench.start(), Start::Entries);
+    assert_eq!(syncs(&bench) - before, 2, "before its trailer, and after the cut");
+}

@@ -187,6 +187,11 @@ impl Expiry {
         expiry_s == 0 || u64::from(expiry_s) * 1000 > idle_end_ms
     }
 
+    /// Whether entries have a time to idle today.
+    pub(crate) fn idles_out(&self) -> bool {
+        self.time_to_idle != 0
+    }
+
     /// Whether a copy on disk is past its deadline.
     pub(crate) fn has_expired_on_disk(&self, expiry_s: u32) -> bool {
         expiry_s != 0 && expiry_s <= self.now_s()

@@ -7,7 +7,7 @@
 use std::{
     io::ErrorKind,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     thread,
@@ -22,7 +22,7 @@ use crate::common::{
 };
 use embercache::{
     Admission, Builder, Cache, Durability, Error, KIB, MIB, Start, WriteBehind,
-    testing::{FaultDisk, Io, MemoryDisk, RecorderDisk, Replay, Step},
+    testing::{FaultDisk, Io, MemoryDisk, Moment, Operation, RecorderDisk, Replay, Side, Step},
 };
 
 const KEYS: u64 = 24;
@@ -619,4 +619,33 @@ fn what_has_idled_out_stays_so_after_a_loss_of_power() {
         let left = idles().io(Arc::new(image)).open().unwrap();
         assert_eq!(left.get(&1), None, "it came back: {:?}", left.stats().recovery.start);
     }
+}
+
+/// A copy from before there was a time to idle is made void when it is read, and the disk takes longer to say so than
+/// the entry may idle. Nobody is told meanwhile that it has idled out: after a loss of power it would be back.
+#[test]
+fn an_entry_is_seen_only_once_its_old_copy_is_void_for_good() {
+    let disk = FaultDisk::over(Arc::new(MemoryDisk::new()));
+    let builder = || {
+        let builder = Cache::<u64, Vec<u8>>::builder("cache").ram(MIB).segment_size(64 * KIB).disk(MIB);
+        builder.write_behind(WriteBehind::Never).durability(Durability::PowerLoss).io(Arc::new(disk.clone()))
+    };
+    let cache = builder().open().unwrap();
+    (1..3).for_each(|key| cache.insert(key, value(key, 1, 100)).unwrap());
+    cache.close().unwrap();
+    let cache = Arc::new(builder().time_to_idle(Duration::from_secs(5)).open().unwrap());
+    // The journal has its file, whose own sync comes under a lock.
+    assert!(cache.remove(&2).unwrap());
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    disk.watch({
+        let (disk, cache, seen) = (disk.clone(), Arc::downgrade(&cache), Arc::clone(&seen));
+        move |Moment { operation, file, side, .. }| {
+            if operation == Operation::Sync && side == Side::Before && file.starts_with("inv-") {
+                disk.advance_clock(Duration::from_secs(6));
+                seen.lock().unwrap().push(cache.upgrade().unwrap().peek(&1).is_some());
+            }
+        }
+    });
+    assert!(cache.get(&1).is_some());
+    assert_eq!(*seen.lock().unwrap(), [true], "told that it had idled out");
 }

@@ -1,9 +1,12 @@
 //! What a flush makes room for must not cost what it has already seen: the disk is full, and the
 //! segments that it reclaims hold the copies of entries that stay in RAM.
 
-use std::{sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
-use embercache::{Admission, Builder, Cache, KIB, WriteBehind, testing::MemoryDisk};
+use embercache::{
+    Admission, Builder, Cache, Durability, KIB, MIB, Start, WriteBehind,
+    testing::{FaultDisk, MemoryDisk, Moment, Operation, Side},
+};
 
 /// They are the first in RAM and the oldest on disk, all in one segment.
 const OLD: std::ops::Range<u64> = 0..40;
@@ -83,4 +86,56 @@ fn what_is_hit_again_and_again_does_not_idle_out_on_disk() {
             assert_eq!(open(&disk.after_kill()).get(&1), None, "it came back");
         }
     }
+}
+
+/// An entry comes back from disk when there is no time to idle any more, and lives on; its copy would still end.
+#[test]
+fn an_entry_whose_time_to_idle_was_taken_away() {
+    let disk = MemoryDisk::new();
+    let builder = |disk: &MemoryDisk| {
+        let builder = Cache::<u64, String>::builder("cache").ram(MIB).disk(MIB).segment_size(64 * KIB);
+        builder.write_behind(WriteBehind::Never).io(Arc::new(disk.clone()))
+    };
+    let cache = builder(&disk).time_to_idle(Duration::from_secs(5)).open().unwrap();
+    cache.insert(1, "v1".into()).unwrap();
+    cache.close().unwrap();
+    let cache = builder(&disk).open().unwrap();
+    assert!(cache.get(&1).is_some());
+    disk.advance_clock(Duration::from_secs(60));
+    assert!(cache.get(&1).is_some(), "it idles no more");
+    cache.flush().unwrap();
+    let cache = builder(&disk.after_kill()).open().unwrap();
+    assert_eq!(cache.get(&1).as_deref(), Some("v1"), "a flush has kept it");
+}
+
+/// A look-up meets a damaged record while the close has its snapshot, and must not spoil that.
+#[test]
+fn damage_that_is_met_during_a_close() {
+    let memory = MemoryDisk::new();
+    let disk = FaultDisk::over(Arc::new(memory.clone()));
+    let builder = || {
+        let builder = Cache::<u64, String>::builder("cache").ram_entries(8).disk(MIB).segment_size(64 * KIB);
+        builder.durability(Durability::Clean).admission(Admission::All).io(Arc::new(disk.clone()))
+    };
+    let cache = Arc::new(builder().open().unwrap());
+    (0..100).for_each(|key| cache.insert(key, format!("value {key}")).unwrap());
+    cache.flush().unwrap();
+    let path = Path::new("cache/seg-00000000.log");
+    let mut segment = memory.bytes(path).unwrap();
+    let at = segment.windows(8).position(|bytes| bytes == b"value 0\0").expect("the first record");
+    segment[at] ^= 1;
+    memory.overwrite(path, segment);
+    disk.watch({
+        let cache = Arc::downgrade(&cache);
+        move |Moment { operation, side, .. }| {
+            if operation == Operation::Rename && side == Side::After {
+                assert_eq!(cache.upgrade().unwrap().get(&0), None, "it is damaged");
+            }
+        }
+    });
+    cache.close().unwrap();
+    drop(cache);
+    let cache = builder().open().unwrap();
+    assert_eq!(cache.stats().recovery.start, Start::Clean);
+    assert_eq!((1..100).filter(|key| cache.get(key).is_some()).count(), 99);
 }

@@ -64,7 +64,6 @@ impl Opening {
                     if segment.trailer.is_none() {
                         inherited.events.push(Event::TailDead(id, segment.end()));
                     }
-                    segment.synced.store(state.clean, Relaxed);
                     inherited.max_seq = inherited.max_seq.max(Some(segment.max_seq));
                     inherited.segments.push_back(Arc::new(segment));
                 }
@@ -113,7 +112,9 @@ impl Opening {
         if let Some(trailer) = read_trailer(&*file, &header, file_bytes)? {
             let bytes = self.files.readable(header, &*file, file_bytes);
             let (end, seed) = (trailer.data_end, state.hash_seed);
-            return Ok(Found::Live(Segment::finished(header, bytes, end, Ok(trailer), file_bytes, seed)));
+            let segment = Segment::finished(header, bytes, end, Ok(trailer), file_bytes, seed);
+            segment.synced.store(state.clean, Relaxed);
+            return Ok(Found::Live(segment));
         }
         self.seal_as_found(file, header, file_bytes, state.hash_seed)
     }
@@ -145,7 +146,11 @@ impl Opening {
             // To believe a trailer is to believe what it lists.
             file.sync()?;
         }
-        Ok(Found::Live(match write_footer(&*file, footer.bytes(), &trailer, header.salt) {
+        let sealed = write_footer(&*file, footer.bytes(), &trailer, header.salt).and_then(|file_bytes| {
+            // What was cut off could be read another day, when the key has another value.
+            if self.outlives_power() { file.sync().map(|()| file_bytes) } else { Ok(file_bytes) }
+        });
+        Ok(Found::Live(match sealed {
             Ok(file_bytes) => {
                 finished(self.files.readable(header, &*file, file_bytes), Ok(trailer), file_bytes)
             }
