@@ -158,6 +158,7 @@ impl Duet {
         } else {
             self.push_small(residents, slot, meta);
         }
+        self.compact(residents);
     }
 
     /// An overwrite: `new` takes over the place, count and frequency of the entry that `from` is of,
@@ -176,6 +177,7 @@ impl Duet {
         // Nobody stands in the place meanwhile, so the hands cannot evict what is being stored.
         self.make_room(residents, to.weight(), None, victims);
         self.ring(to).put_back(new, to);
+        self.compact(residents);
     }
 
     /// Takes an entry out that goes for another reason than room, and remembers nothing of it.
@@ -189,6 +191,7 @@ impl Duet {
     /// Evicts until the stripe is within its capacity.
     pub(crate) fn shrink<R: Residents>(&mut self, residents: &R, victims: &mut Vec<SlotId>) {
         self.make_room(residents, 0, None, victims);
+        self.compact(residents);
     }
 
     /// Forgets every entry and all that was learnt from them.
@@ -386,6 +389,13 @@ impl Duet {
         self.capacity - self.small_target
     }
 
+    /// What left may have stood between holes, which are too many now.
+    #[inline]
+    fn compact<R: Residents>(&mut self, residents: &R) {
+        self.small.compact(residents);
+        self.main.compact(residents);
+    }
+
     fn ring(&mut self, meta: &Meta) -> &mut Ring {
         if self.main.holds(meta) { &mut self.main } else { &mut self.small }
     }
@@ -563,6 +573,29 @@ mod tests {
         insert(&mut policy, &slots, [first]);
         assert_eq!(policy.small_share, SHARE_START);
         assert!(in_main(&policy, &slots, first), "though it is known");
+    }
+
+    #[test]
+    fn holes_go_when_what_lay_between_them_is_evicted() {
+        let slots = Slots::units();
+        let filled = |removed: std::ops::Range<u32>| {
+            let mut policy = Duet::new(200);
+            insert(&mut policy, &slots, 0..200);
+            removed.for_each(|key| policy.remove(&slots, SlotId(key)));
+            policy.check(&slots);
+            policy
+        };
+        let mut shrunk = filled(110..200);
+        shrunk.set_capacity(60);
+        shrunk.shrink(&slots, &mut Vec::new());
+        shrunk.check(&slots);
+        let mut refilled = filled(110..200);
+        refilled.set_capacity(60);
+        insert(&mut refilled, &slots, [1000]);
+        let mut replaced = filled(110..200);
+        replaced.set_capacity(60);
+        replaced.replace(&slots, slots.meta(SlotId(100)), SlotId(1001), &mut Vec::new());
+        replaced.check(&slots);
     }
 
     #[test]

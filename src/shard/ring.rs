@@ -27,8 +27,7 @@ const VACANT_MIN: usize = 32;
 /// 1. `places[i]` has position `front + i`, and its entry's `place` says so, with this ring's bit.
 /// 2. `live` places are not vacant, and their entries weigh `weight` together.
 /// 3. `young` of them are among `places[border..]`: the border has not passed them.
-/// 4. After a removal at most half of the places are vacant, `VACANT_MIN` aside. Evictions may leave more, until the
-///    next one.
+/// 4. At most half of the places are vacant, `VACANT_MIN` aside, once the policy has [compacted](Ring::compact) it.
 #[derive(Debug)]
 pub(super) struct Ring {
     /// [`MAIN`] or 0.
@@ -146,11 +145,16 @@ impl Ring {
 
     /// Closes the gaps once more than half of the places are vacant. Each pass is paid for by the
     /// removals that made them, so a removal costs O(1) in the mean.
+    #[inline]
     pub(super) fn compact<R: Residents>(&mut self, residents: &R) {
         let vacant = self.places.len() - self.live;
-        if vacant <= self.live.max(VACANT_MIN) {
-            return;
+        if vacant > self.live.max(VACANT_MIN) {
+            self.close_gaps(residents);
         }
+    }
+
+    #[cold]
+    fn close_gaps<R: Residents>(&mut self, residents: &R) {
         self.places.retain(|slot| slot != VACANT);
         self.border = self.live - self.young;
         for (index, slot) in self.places.iter().enumerate() {
@@ -162,7 +166,7 @@ impl Ring {
         self.places.bytes()
     }
 
-    /// Re-derives the first three invariants; panics where one does not hold.
+    /// Re-derives the invariants; panics where one does not hold.
     #[cfg(any(test, feature = "testing"))]
     pub(super) fn check<R: Residents>(&self, residents: &R) {
         let (mut live, mut weight, mut young) = (0, 0, 0);
@@ -180,6 +184,8 @@ impl Ring {
         assert_eq!(self.weight, weight, "weight of the ring");
         assert_eq!(self.young, young, "entries behind the border");
         assert!(self.border <= self.places.len(), "the border is in the ring");
+        let vacant = self.places.len() - live;
+        assert!(vacant <= live.max(VACANT_MIN), "{vacant} vacant places, {live} live");
     }
 
     #[inline]

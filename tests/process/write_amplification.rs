@@ -102,6 +102,7 @@ fn a_quarter_written_again_costs_little() {
             passed / new,
         ),
     );
+    assert!(stats.reclaimed > 1_000 && stats.reinsertions > 500, "{stats:#?}");
     assert!(of(|stats| stats.reinsertions) > records / 440.0 / 5.0, "{stats:#?}");
     assert!(all / new <= 1.35, "{all} for {new}");
     assert!((all / passed - 1.0).abs() < 0.02, "{all}, not {passed}");
