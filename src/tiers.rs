@@ -248,10 +248,12 @@ impl<K: Key, V: Value> Tiers<K, V> {
         let Some(log) = &self.log else { return ReadCopy::Nothing };
         let found = match key.with_key_bytes(|bytes| log.read(location, bytes, guard)) {
             Ok(Read::Hit(found)) => found,
-            // Reclaim forgets before it unlinks. What is named still was lost before this run, but maybe not what it
-            // had been written again from.
-            Ok(Read::Gone) if self.forget_unreadable(hash, location, guard) => return ReadCopy::Nothing,
-            Ok(Read::Gone) => return ReadCopy::Moved,
+            Ok(Read::Gone) => {
+                // Reclaim forgets before it unlinks. What is named still was lost before this run, but maybe not what
+                // it had been written again from.
+                let dangled = self.forget_unreadable(hash, location, guard);
+                return if dangled { ReadCopy::Nothing } else { ReadCopy::Moved };
+            }
             Ok(Read::OtherKey) | Err(_) => return ReadCopy::Nothing,
             Ok(Read::Damaged) => {
                 self.forget_unreadable(hash, location, guard);

@@ -407,21 +407,22 @@ impl<K: Key, V: Value> Cache<K, V> {
         Q: KeyBytes + ?Sized,
     {
         let outlasts = self.tiers.expiry.is_outlasted_by(copy.expiry_s);
-        let is_endless = copy.idle && !self.tiers.expiry.idles_out();
+        let ends_early = copy.idle && !self.tiers.expiry.idles_out() && self.tiers.takes_writes();
         let mut entry = self.tiers.entry_of_copy(hash, key, copy);
+        let may_come = entry.is_some() && !self.tiers.budget.is_overloaded();
         // A copy that outlasts the entry would be a hit again when the entry has expired; and one that cannot come
         // into RAM, for as long as nobody notes how long it has idled. One that ends before its entry would be taken
         // for the entry's, which a flush then does not copy.
-        let differs = outlasts || is_endless && entry.is_some() && !self.tiers.budget.is_overloaded();
-        let is_void = differs && self.void_copy(hash, location, guard);
+        let must_go = outlasts || ends_early && may_come;
+        let is_ready = !must_go || self.void_copy(hash, location, guard);
         let mut shard = self.tiers.shard(hash, guard);
         let mut loan = Loan::None;
-        let has_room = shard.may_promote(hash, location) && !self.tiers.budget.is_overloaded();
-        if is_void && shard.is_at(hash, location) && !shard.is_closed() {
+        let has_room = may_come && shard.may_promote(hash, location);
+        if must_go && is_ready && shard.is_at(hash, location) && !shard.is_closed() {
             shard.forget_copies(hash);
         }
         if has_room
-            && is_void == differs
+            && is_ready
             && let Some(entry) = entry.take()
         {
             loan = shard.promote(entry);

@@ -108,6 +108,26 @@ fn an_entry_whose_time_to_idle_was_taken_away() {
     assert_eq!(cache.get(&1).as_deref(), Some("v1"), "a flush has kept it");
 }
 
+/// Opened for reading only there is nothing to be copied again: what comes back keeps its copy, and is there again when
+/// it has left RAM.
+#[test]
+fn a_reader_keeps_what_would_end() {
+    const KEYS: u64 = 100;
+    let disk = MemoryDisk::new();
+    let builder = || {
+        let builder = Cache::<u64, String>::builder("cache").ram_entries(8).disk(MIB).segment_size(64 * KIB);
+        builder.admission(Admission::All).io(Arc::new(disk.clone()))
+    };
+    let cache = builder().time_to_idle(Duration::from_secs(60)).open().unwrap();
+    (0..KEYS).for_each(|key| cache.insert(key, format!("value {key}")).unwrap());
+    cache.close().unwrap();
+    let reader = builder().read_only().open().unwrap();
+    for round in 0..3 {
+        let found = (0..KEYS).filter(|key| reader.get(key).is_some()).count() as u64;
+        assert_eq!(found, KEYS, "round {round}");
+    }
+}
+
 /// A look-up meets a damaged record while the close has its snapshot, and must not spoil that.
 #[test]
 fn damage_that_is_met_during_a_close() {
