@@ -252,6 +252,11 @@ pub(crate) fn failed(action: &'static str, path: &Path, source: io::Error) -> Er
     Error::Io { action, path: path.to_owned(), source }
 }
 
+/// Whether what has failed is the disk's doing: for want of descriptors it was not even tried.
+pub(crate) fn was_tried(error: &Error) -> bool {
+    !matches!(error, Error::Io { source, .. } if is_shortage(source))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

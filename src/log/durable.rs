@@ -1,17 +1,17 @@
 //! What of the log outlives the machine: the journal before an acknowledgement, segments after a flush,
 //! names before anything relies on them, and the time.
 
-use std::{io, mem, path::Path, sync::Arc};
+use std::{io, mem, sync::Arc};
 
 use super::{
     COLD_NEXT_START, Log,
-    directory::failed,
+    directory::{failed, was_tried},
     segment::{Bytes, Segment},
     state::State,
 };
 use crate::{
     error::Error,
-    io::{IoFile, OpenMode, is_shortage},
+    io::{IoFile, OpenMode},
     location::JournalEnd,
     options::Durability,
     sync::Ordering::Relaxed,
@@ -93,24 +93,16 @@ impl Log {
 
     /// Makes names durable.
     pub(super) fn sync_names(&self) -> Result<(), Error> {
-        let path = &self.directory.path;
-        self.believe("syncing", path, self.io.sync_dir(path))
+        self.believe(self.directory.sync())
     }
 
     /// What could not be synced once is not believed again, whatever a later sync says: the kernel tells of a page
     /// that it could not write once, and drops it. So the next start is cold, unless the sync could not be tried.
-    pub(super) fn believe(
-        &self,
-        action: &'static str,
-        path: &Path,
-        synced: io::Result<()>,
-    ) -> Result<(), Error> {
-        synced.or_else(|error| {
-            if !is_shortage(&error) {
-                self.poison()?;
-            }
-            Err(failed(action, path, error))
-        })
+    pub(super) fn believe(&self, synced: Result<(), Error>) -> Result<(), Error> {
+        if synced.as_ref().is_err_and(was_tried) {
+            self.poison()?;
+        }
+        synced
     }
 
     /// Keeps a warning until somebody [tells](Log::tell) it who holds no lock: whoever is told may be users' code

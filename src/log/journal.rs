@@ -194,10 +194,8 @@ impl Journal {
         next_seq: Seq,
         state: &Mutex<StateFile>,
     ) -> io::Result<usize> {
-        let mut header_bytes = 0;
-        if self.current.as_ref().is_none_or(|current| current.end == FILE_BYTES) {
-            header_bytes = self.advance(next_seq, state)?;
-        }
+        let is_due = self.current.as_ref().is_none_or(|current| current.end == FILE_BYTES);
+        let header_bytes = if is_due { self.advance(next_seq, state)? } else { 0 };
         let current = self.current.as_mut().expect("there was one, or `advance` has made it");
         let offset = current.end as u64;
         current.file.write_all_at(&entry.encode(current.salt ^ offset), offset)?;

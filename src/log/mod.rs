@@ -302,7 +302,8 @@ impl Log {
         }
         self.unsynced_segments().iter().try_for_each(|segment| self.sync_segment(segment))?;
         let synced = self.journal.lock().sync();
-        self.believe("syncing the journal in", &self.directory.path, synced)?;
+        let dir = &self.directory.path;
+        self.believe(synced.map_err(|error| failed("syncing the journal in", dir, error)))?;
         self.sync_names()?;
         // An event since the snapshot was begun is not in it.
         let fresh = self.snapshot.lock().filter(|&(_, begun)| begun == self.peek_seq());
@@ -319,7 +320,7 @@ impl Log {
         };
         let synced = file.write(state).and_then(|()| file.sync());
         drop(file);
-        self.believe("writing", &path, synced)?;
+        self.believe(synced.map_err(|error| failed("writing", &path, error)))?;
         self.counters.state_bytes.fetch_add(state::SLOT_BYTES as u64, Relaxed);
         Ok(())
     }

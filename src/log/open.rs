@@ -8,7 +8,7 @@ use self::inherited::Inherited;
 use super::{
     Appender, FINE, Log, LogCounters, LogOptions, Opened, Past, Source,
     commit::GroupCommit,
-    directory::{Directory, Name, failed},
+    directory::{Directory, Name, failed, was_tried},
     durable::ANCHOR_AGE_MAX_MS,
     invalidations::Invalidations,
     journal::{self, Journal},
@@ -157,18 +157,23 @@ impl Opening {
     /// page that the kernel could not write back it may drop, and then reads what the disk had before; it tells the
     /// first who asks for a sync, and a run that was killed did not ask.
     fn is_kept(&self, found: &State) -> io::Result<bool> {
-        let mut file = StateFile::found(&self.directory, *found, OpenMode::Write)?;
         let mut numbers = found.journals.0..found.journals.1;
-        let synced = file.sync();
+        let synced = StateFile::found(&self.directory, *found, OpenMode::Read)?.sync();
         match synced.and_then(|()| numbers.try_for_each(|number| journal::sync(&self.directory, number))) {
             Err(error) if is_shortage(&error) => Err(error),
             Err(_) => {
-                // Whoever asks next is told that all is well. If it fails, so will the cold start.
-                let _ = file.poison();
+                self.poison(found);
                 Ok(false)
             }
             Ok(()) => Ok(true),
         }
+    }
+
+    /// Makes the next start a cold one: what could not be synced here, it would be told is fine. If that fails, the disk
+    /// takes nothing, and neither this start nor a change in the next run gets far.
+    fn poison(&self, newest: &State) {
+        let _ =
+            StateFile::found(&self.directory, *newest, OpenMode::Write).and_then(|mut file| file.poison());
     }
 
     fn mismatch(&self, state: &State) -> Option<(&'static str, u32, u32)> {
@@ -225,7 +230,7 @@ impl Opening {
         };
         let begun = StateFile::begin(&self.directory, state)?;
         // STATE's name may be new, or of a first open that was killed before it was durable.
-        self.directory.sync().map_err(|error| self.unbelieved(&begun.state, error))?;
+        self.believe(&begun.state, self.directory.sync())?;
         for name in names.iter().filter(|name| !matches!(name, Name::Quarantined(_))) {
             // A file that stays has an epoch that nobody believes any more.
             let _ = self.io.unlink(&self.directory.path_of(*name));
@@ -263,7 +268,7 @@ impl Opening {
             ..self.begun(&clock)
         };
         if self.outlives_power() && !found.clean {
-            self.sync_past(&names, &found).map_err(|error| self.unbelieved(&found, error))?;
+            self.believe(&found, self.sync_past(&names, &found))?;
         }
         let begun = if self.options.read_only {
             let path = self.directory.state();
@@ -278,7 +283,7 @@ impl Opening {
         }
         if self.outlives_power() {
             // A segment that was put aside must not come back.
-            self.directory.sync().map_err(|error| self.unbelieved(&begun.state, error))?;
+            self.believe(&begun.state, self.directory.sync())?;
         }
 
         let in_journal = invalidations.as_ref().and_then(|invalidations| invalidations.max_seq);
@@ -327,15 +332,13 @@ impl Opening {
         self.directory.sync()
     }
 
-    /// What could not be synced here the next start would be told is fine: it is to be a cold one, unless the sync could
-    /// not be tried.
-    fn unbelieved(&self, newest: &State, error: Error) -> Error {
-        let is_untried = matches!(&error, Error::Io { source, .. } if is_shortage(source));
-        if !is_untried && let Ok(mut file) = StateFile::found(&self.directory, *newest, OpenMode::Write) {
-            // If it fails, the disk takes nothing, and a change in the next run will be told.
-            let _ = file.poison();
-        }
-        error
+    /// As [`Log::believe`], of a log that is not open yet.
+    fn believe(&self, newest: &State, synced: Result<(), Error>) -> Result<(), Error> {
+        synced.inspect_err(|error| {
+            if was_tried(error) {
+                self.poison(newest);
+            }
+        })
     }
 
     /// What STATE says of a run that has just begun, the rest being the caller's.

@@ -59,11 +59,7 @@ impl<K: Key, V: Value> Maintenance<K, V> {
             tracing::warn!(%error, "a segment could not be marked dead");
             return;
         }
-        self.tiers.for_each_shard(|shard| {
-            for (hash, location) in shard.copies_in(id) {
-                shard.counts().write_failures += u64::from(self.forget_dead(shard, hash, location));
-            }
-        });
+        self.forget_segment(id, |counts| &mut counts.write_failures);
         self.log().unlink(id);
     }
 }

@@ -69,7 +69,7 @@ pub(crate) struct Maintenance<K, V> {
     next_copies: Instant,
     next_sync: Instant,
     close_timeout: Duration,
-    /// The most of a segment's bytes of records that is written again, so that each reclaim makes room.
+    /// The most of a segment that is written again, its frame counted as such, so that each reclaim makes room.
     reinserted_percent: u64,
 }
 

@@ -15,7 +15,7 @@ use crate::{
     hash::KeyHash,
     location::{Location, SegmentId},
     log::{FooterEntry, Segment},
-    shard::{DiskState, Shard},
+    shard::{DiskState, Shard, counts::Counts},
 };
 
 /// The fewest records looked at between two batches.
@@ -217,33 +217,44 @@ impl<K: Key, V: Value> Maintenance<K, V> {
             tracing::warn!(%error, "a segment could not be marked dead");
             return false;
         }
+        let is_oldest = self.log().is_oldest(id);
         for entry in &reclaim.entries {
             let guard = &epoch::pin();
             let mut shard = self.tiers.shard(entry.hash, guard);
-            let forgotten = self.forget_dead(&mut shard, entry.hash, entry.location);
+            let forgotten = self.forget_dead(&mut shard, entry.hash, entry.location, is_oldest);
             if forgotten && !shard.is_resident(entry.hash) {
                 shard.counts().reclaimed += 1;
             }
         }
         if !reclaim.is_complete {
-            self.tiers.for_each_shard(|shard| {
-                for (hash, location) in shard.copies_in(id) {
-                    shard.counts().reclaimed += u64::from(self.forget_dead(shard, hash, location));
-                }
-            });
+            self.forget_segment(id, |counts| &mut counts.reclaimed);
         }
         self.log().unlink(id);
         self.buried += 1;
         true
     }
 
-    /// Forgets a copy in a segment that is marked dead; whether it had not moved. If it was written again from an older
-    /// segment that has not gone since, it is there once more: that one must not be taken for the key's, either.
-    pub(super) fn forget_dead(&self, shard: &mut Shard<'_, K, V>, hash: KeyHash, location: Location) -> bool {
-        if !self.log().is_oldest(location.segment())
-            && shard.is_at(hash, location)
-            && self.tiers.invalidate(shard, hash).is_err()
-        {
+    /// Forgets every copy in a segment that is marked dead, whatever its list of records says, and counts them.
+    pub(super) fn forget_segment(&self, id: SegmentId, count: fn(&mut Counts) -> &mut u64) {
+        let is_oldest = self.log().is_oldest(id);
+        self.tiers.for_each_shard(|shard| {
+            for (hash, location) in shard.copies_in(id) {
+                let forgotten = self.forget_dead(shard, hash, location, is_oldest);
+                *count(shard.counts()) += u64::from(forgotten);
+            }
+        });
+    }
+
+    /// Forgets a copy in a segment that is marked dead; whether it had not moved. If that is not the oldest, it may be
+    /// there once more, in what it was written again from: that one must not be taken for the key's, either.
+    fn forget_dead(
+        &self,
+        shard: &mut Shard<'_, K, V>,
+        hash: KeyHash,
+        location: Location,
+        is_oldest: bool,
+    ) -> bool {
+        if !is_oldest && shard.is_at(hash, location) && self.tiers.invalidate(shard, hash).is_err() {
             // The index goes on naming it, so that a change is journaled.
             return false;
         }
