@@ -406,7 +406,8 @@ impl<K: Key, V: Value> Cache<K, V> {
     where
         Q: KeyBytes + ?Sized,
     {
-        let outlasts = self.tiers.expiry.is_outlasted_by(copy.expiry_s);
+        let expiry_s = copy.expiry_s;
+        let outlasts = self.tiers.expiry.is_outlasted_by(expiry_s);
         let ends_early = copy.idle && !self.tiers.expiry.idles_out() && self.tiers.takes_writes();
         let mut entry = self.tiers.entry_of_copy(hash, key, copy);
         let may_come = entry.is_some() && !self.tiers.budget.is_overloaded();
@@ -417,12 +418,16 @@ impl<K: Key, V: Value> Cache<K, V> {
         let is_ready = !must_go || self.void_copy(hash, location, guard);
         let mut shard = self.tiers.shard(hash, guard);
         let mut loan = Loan::None;
+        // Under the lock: whoever finds the copy expired from now on looks again, and finds the entry.
+        let lives_on = !self.tiers.expiry.has_expired_on_disk(expiry_s);
         let has_room = may_come && shard.may_promote(hash, location);
-        if must_go && is_ready && shard.is_at(hash, location) && !shard.is_closed() {
-            shard.forget_copies(hash);
+        if must_go && is_ready && !shard.is_closed() {
+            // This copy alone: one on its way is of another key with this hash, and nobody journals that.
+            shard.forget(hash, location);
         }
         if has_room
             && is_ready
+            && lives_on
             && let Some(entry) = entry.take()
         {
             loan = shard.promote(entry);
@@ -447,6 +452,7 @@ impl<K: Key, V: Value> Cache<K, V> {
         {
             return false;
         }
+        shard.set_void(hash);
         let journaled = shard.journaled();
         drop(shard);
         let durable = self.tiers.commit(journaled);

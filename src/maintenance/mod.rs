@@ -228,7 +228,7 @@ impl<K: Key, V: Value> Maintenance<K, V> {
         let mut written = Ok(());
         self.tiers.for_each_shard(|shard| {
             slots.clear();
-            slots.extend(shard.index().iter().map(|(hash, packed)| (hash, packed.to_bits())));
+            slots.extend(shard.index().iter().filter_map(|(hash, packed)| Some((hash, packed.to_bits()?))));
             if written.is_ok() {
                 written = snapshot.write_stripe(&slots);
             }

@@ -176,7 +176,7 @@ impl<K: Key, V: Value> Maintenance<K, V> {
             let guard = &epoch::pin();
             let shard = self.tiers.shard(entry.hash, guard);
             let is_worth_it = || shard.is_marked_read(entry.hash) && !shard.is_resident(entry.hash);
-            shard.is_at(entry.hash, entry.location) && (always || is_worth_it())
+            shard.may_be_rewritten(entry.hash, entry.location) && (always || is_worth_it())
         };
         if !is_wanted || !self.health.is_good() || self.tiers.expiry.has_expired_on_disk(entry.expiry) {
             return;
@@ -190,7 +190,7 @@ impl<K: Key, V: Value> Maintenance<K, V> {
         let tiers = &self.tiers;
         let guard = &epoch::pin();
         let shard = tiers.shard(entry.hash, guard);
-        if !shard.is_at(entry.hash, entry.location) {
+        if !shard.may_be_rewritten(entry.hash, entry.location) {
             return self.appender.unstage(0);
         }
         let seq = tiers.log.as_ref().expect("there is a log to reclaim").next_seq();

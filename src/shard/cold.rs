@@ -46,13 +46,14 @@ struct Slot {
     packed: Packed,
 }
 
-/// What the index and the snapshot keep for an entry: its location and how often it was read.
+/// What the index and the snapshot keep for an entry: its location, how often it was read, and, in the index alone,
+/// whether the journal has its record void.
 ///
 /// ```text
-///  63       56 55   54 53                                               0
-/// +-----------+-------+--------------------------------------------------+
-/// |     0     | marks |  location                                        |
-/// +-----------+-------+--------------------------------------------------+
+///  63    57  56  55   54 53                                              0
+/// +--------+----+-------+-------------------------------------------------+
+/// |   0    |void| marks |  location                                       |
+/// +--------+----+-------+-------------------------------------------------+
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Packed(u64);
@@ -64,7 +65,8 @@ impl Packed {
     const USED_BITS: u32 = Location::BITS + Self::MARKS_BITS;
     /// The highest count of reads; further ones change nothing.
     pub(crate) const MARKS_MAX: u8 = (1 << Self::MARKS_BITS) - 1;
-    /// An empty slot. No entry looks like this: an entry's bits above `USED_BITS` are zero.
+    const VOID: u64 = 1 << Self::USED_BITS;
+    /// An empty slot. No entry looks like this: an entry's bits above `VOID` are zero.
     const EMPTY: Packed = Packed(u64::MAX);
 
     pub(crate) fn new(location: Location, marks: u8) -> Packed {
@@ -77,8 +79,9 @@ impl Packed {
         (bits >> Self::USED_BITS == 0).then_some(Packed(bits))
     }
 
-    pub(crate) fn to_bits(self) -> u64 {
-        self.0
+    /// For the snapshot, which has no place for what is void.
+    pub(crate) fn to_bits(self) -> Option<u64> {
+        (!self.is_void()).then_some(self.0)
     }
 
     pub(crate) fn location(self) -> Location {
@@ -89,13 +92,18 @@ impl Packed {
     pub(crate) fn marks(self) -> u8 {
         (self.0 >> Location::BITS) as u8 & Self::MARKS_MAX
     }
+
+    /// Whether a start would not find the record any more.
+    pub(crate) fn is_void(self) -> bool {
+        self.0 & Self::VOID != 0
+    }
 }
 
-const _: () = assert!(Packed::EMPTY.0 >> Packed::USED_BITS != 0);
+const _: () = assert!(Packed::EMPTY.0 >> (Packed::USED_BITS + 1) != 0);
 
 impl fmt::Debug for Packed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?}*{}", self.location(), self.marks())
+        write!(f, "{:?}*{}{}", self.location(), self.marks(), if self.is_void() { " void" } else { "" })
     }
 }
 
@@ -165,8 +173,14 @@ impl Cold {
         let Search::Found(at) = self.search(hash) else { return };
         let packed = &mut self.slots[at].packed;
         if packed.marks() < Packed::MARKS_MAX {
-            *packed = Packed::new(packed.location(), packed.marks() + 1);
+            packed.0 += 1 << Location::BITS;
         }
+    }
+
+    /// Notes that the journal has the record void.
+    pub(crate) fn set_void(&mut self, hash: KeyHash) {
+        let Search::Found(at) = self.search(hash) else { return };
+        self.slots[at].packed.0 |= Packed::VOID;
     }
 
     /// Puts an entry in, whatever was there, and returns the location it displaced.
@@ -594,7 +608,7 @@ mod tests {
         }
         let fill = |entries: &mut dyn Iterator<Item = (KeyHash, Packed)>, announced| {
             let mut filling = Filling::new(announced);
-            entries.for_each(|(hash, packed)| filling.add(hash, packed.to_bits()));
+            entries.for_each(|(hash, packed)| filling.add(hash, packed.to_bits().unwrap()));
             filling.add(KeyHash(1), u64::MAX);
             let filled = filling.finish();
             filled.check();
@@ -614,7 +628,7 @@ mod tests {
         for (location, marks) in [(top, 3), (top, 0), (location(0), 3)] {
             let packed = Packed::new(location, marks);
             assert_eq!((packed.location(), packed.marks()), (location, marks));
-            assert_eq!(Packed::from_bits(packed.to_bits()), Some(packed));
+            assert_eq!(Packed::from_bits(packed.to_bits().unwrap()), Some(packed));
         }
         assert_eq!(Packed::from_bits(Packed::EMPTY.0), None);
         assert_eq!(Packed::from_bits(1 << Packed::USED_BITS), None);
@@ -623,5 +637,19 @@ mod tests {
             assert_eq!(cold.insert_packed(hash, Packed::new(top, 3)), None);
             assert_eq!(cold.get(hash), Some(top));
         }
+    }
+
+    #[test]
+    fn what_is_void_stays_so_until_its_place_is_another() {
+        let mut cold = Cold::new();
+        let hash = KeyHash(1);
+        assert!(cold.insert_if_absent(hash, location(1)));
+        cold.set_void(hash);
+        (0..9).for_each(|_| cold.mark_read(hash));
+        let packed = cold.packed(hash).unwrap();
+        assert_eq!((packed.location(), packed.marks(), packed.is_void()), (location(1), 3, true));
+        assert_eq!(packed.to_bits(), None, "a snapshot would bring it back");
+        assert!(cold.replace_if(hash, location(1), location(2)));
+        assert!(!cold.packed(hash).unwrap().is_void());
     }
 }

@@ -225,6 +225,18 @@ impl<'g, K: Eq + Held, V: Held> Shard<'g, K, V> {
         forgotten
     }
 
+    /// The caller has journaled that the copy is void, which the index goes on naming for a while: it is not written
+    /// again, since that one would be younger than what the journal says.
+    pub(crate) fn set_void(&mut self, hash: KeyHash) {
+        self.state.cold.set_void(hash);
+    }
+
+    /// Whether reclaim may write the record at `location` again: not if the key has moved, nor what is void.
+    pub(crate) fn may_be_rewritten(&self, hash: KeyHash, location: Location) -> bool {
+        let packed = self.state.cold.packed(hash);
+        packed.is_some_and(|packed| packed.location() == location && !packed.is_void())
+    }
+
     /// Every copy in a segment. Looks at the whole index.
     pub(crate) fn copies_in(&self, segment: SegmentId) -> Vec<(KeyHash, Location)> {
         let copies = self.state.cold.iter().map(|(hash, packed)| (hash, packed.location()));

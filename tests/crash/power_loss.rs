@@ -128,6 +128,55 @@ fn a_segment_whose_unlink_is_lost_finds_its_journal_still_there() {
     );
 }
 
+/// R6: a segment is dead for good before its keys are forgotten. Whoever removes one of them then has nothing to
+/// journal, and neither the unlink nor anything else has been synced since.
+#[test]
+fn a_segment_is_dead_for_good_before_its_keys_are_forgotten() {
+    let recorder = RecorderDisk::over(MemoryDisk::new());
+    let disk = FaultDisk::over(Arc::new(recorder.clone()));
+    let builder = || {
+        let builder =
+            Cache::builder("cache").ram_entries(8).stripes(1).segment_size(64 * KIB).disk(256 * KIB);
+        let builder = builder.admission(Admission::All).write_behind(WriteBehind::Never).reinsertion(0);
+        builder.durability(Durability::PowerLoss)
+    };
+    let cache = Arc::new(builder().io(Arc::new(disk.clone())).open().unwrap());
+    (0..KEYS).for_each(|key| cache.insert(key, value(key, 1, 2_000)).unwrap());
+    cache.flush().unwrap();
+    let removed_by = Arc::new(Mutex::new(None));
+    disk.watch({
+        let (cache, recorder, removed_by) =
+            (Arc::downgrade(&cache), recorder.clone(), Arc::clone(&removed_by));
+        move |Moment { operation, file, side, .. }| {
+            if operation == Operation::Unlink && side == Side::After && file == "seg-00000000.log" {
+                let cache = cache.upgrade().unwrap();
+                (0..KEYS).for_each(|key| _ = cache.remove(&key).unwrap());
+                *removed_by.lock().unwrap() = Some(recorder.replay().events());
+            }
+        }
+    });
+    let mut fillers = KEYS..10_000;
+    let moment = loop {
+        if let Some(moment) = *removed_by.lock().unwrap() {
+            break moment;
+        }
+        let key = fillers.next().expect("a full disk reclaims its oldest segment");
+        cache.insert(key, value(key, 1, 2_000)).unwrap();
+    };
+
+    let mut replay = recorder.replay();
+    while replay.at() < moment {
+        replay.advance();
+    }
+    let image = replay.after_power_loss(&mut |_| 0);
+    let is_back = image.contents().iter().any(|(path, _)| path.ends_with("seg-00000000.log"));
+    assert!(is_back, "its unlink is durable: nothing was tested");
+    let left = builder().io(Arc::new(image)).open().unwrap();
+    assert_eq!(left.stats().recovery.start, Start::Recovered);
+    let back: Vec<u64> = (0..KEYS).filter(|key| left.contains_key(key)).collect();
+    assert!(back.is_empty(), "{back:?} came back");
+}
+
 /// What a flush has made safe stays so while reclaim writes it again: at each moment one copy or the other
 /// is whole, and recovery finds that one.
 #[test]

@@ -12,6 +12,7 @@ use std::{
     time::Duration,
 };
 
+use crate::common::wait_until;
 use embercache::{
     Admission, Builder, Cache, Durability, KIB, MIB, Start, WriteBehind,
     testing::{FaultDisk, Io, MemoryDisk, Moment, Operation, Side},
@@ -210,6 +211,106 @@ fn a_key_removed_while_its_record_is_written_again() {
         assert_eq!(opened.get(&key), None);
         assert_eq!(killed(&memory).1.get(&key), None, "key {key} is back");
     }
+}
+
+/// A copy that outlasts its entry is made void, and before the journal's word on it is durable reclaim comes by.
+/// Written again the record would be younger than that word, and nothing would name it.
+#[test]
+fn a_copy_that_is_made_void_while_its_segment_is_reclaimed() {
+    const VALUE_BYTES: usize = 1_234;
+    const LIMIT: Duration = Duration::from_secs(20);
+    let memory = MemoryDisk::new();
+    let disk = FaultDisk::over(Arc::new(memory.clone()));
+    let builder = |disk: &FaultDisk| {
+        let builder = builder(&memory).ram_entries(1_000).stripes(1).disk(256 * KIB).reinsertion(75);
+        let builder = builder.admission(Admission::All).durability(Durability::PowerLoss);
+        builder.io(Arc::new(disk.clone()))
+    };
+    let cache = builder(&disk).open().unwrap();
+    (1..3).for_each(|key| cache.insert(key, "1".repeat(VALUE_BYTES)).unwrap());
+    cache.close().unwrap();
+
+    let builder = |disk: &FaultDisk| builder(disk).time_to_idle(3_600 * SECOND);
+    let cache = Arc::new(builder(&disk).open().unwrap());
+    // The journal has its file, whose own sync comes under a lock.
+    assert!(cache.remove(&2).unwrap());
+    // More than there is room for on disk.
+    (1_000..1_400).for_each(|key| cache.insert(key, "x".repeat(900)).unwrap());
+    let [is_voiding, has_come_by, is_read, has_got] = [(); 4].map(|()| Arc::new(AtomicBool::new(false)));
+    let left = Arc::new(OnceLock::new());
+    disk.watch({
+        let flags = [&is_voiding, &has_come_by, &is_read, &has_got].map(Arc::clone);
+        let (cache, memory, left) = (Arc::downgrade(&cache), memory.clone(), Arc::clone(&left));
+        move |Moment { operation, file, side, bytes }| {
+            let [is_voiding, has_come_by, is_read, has_got] = &flags;
+            let is_reclaim = thread::current().name() == Some("embercache");
+            let is_first = |flag: &AtomicBool| side == Side::Before && !flag.swap(true, SeqCst);
+            match operation {
+                Operation::Sync if !is_reclaim && file.starts_with("inv-") && is_first(is_voiding) => {
+                    wait_until("reclaim comes by", LIMIT, || has_come_by.load(SeqCst));
+                }
+                Operation::Read if is_reclaim && is_voiding.load(SeqCst) && bytes == VALUE_BYTES => {
+                    is_read.store(true, SeqCst);
+                }
+                // That of the record, if it is written again.
+                Operation::Write if is_read.load(SeqCst) && file.starts_with("seg-") => {
+                    if is_first(has_come_by) {
+                        wait_until("the look-up has ended", LIMIT, || has_got.load(SeqCst));
+                    } else if side == Side::After && left.get().is_none() {
+                        assert!(cache.upgrade().unwrap().remove(&1).unwrap());
+                        left.set(memory.after_kill()).unwrap();
+                    }
+                }
+                // The segment is dead without that.
+                Operation::Write if is_reclaim && is_voiding.load(SeqCst) && file.starts_with("inv-") => {
+                    has_come_by.store(true, SeqCst);
+                }
+                _ => {}
+            }
+        }
+    });
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            assert!(cache.get(&1).is_some());
+            has_got.store(true, SeqCst);
+        });
+        wait_until("the copy is made void", LIMIT, || is_voiding.load(SeqCst));
+        cache.flush().unwrap();
+    });
+    assert!(has_come_by.load(SeqCst), "nothing happened meanwhile");
+    let after_remove = || {
+        assert!(cache.remove(&1).unwrap());
+        memory.after_kill()
+    };
+    let left = FaultDisk::over(Arc::new(left.get().cloned().unwrap_or_else(after_remove)));
+    let found = builder(&left).open().unwrap();
+    assert_eq!(found.stats().recovery.start, Start::Recovered);
+    assert_eq!(found.get(&1), None, "it was removed");
+}
+
+/// A copy is read in time and brought back into RAM too late: somebody was told in between that it has expired.
+#[test]
+fn a_copy_that_expires_while_it_is_read() {
+    let disk = MemoryDisk::new();
+    let builder = || builder(&disk).admission(Admission::All);
+    let expires_meanwhile = |cache: Cache<u64, String>| {
+        let has_read = cache.get_with(&1, |_| {
+            disk.advance_clock(6 * SECOND);
+            assert!(!cache.contains_key(&1), "it has idled for longer than it may");
+        });
+        assert!(has_read.is_some());
+        assert_eq!(cache.get(&1), None, "it is back");
+    };
+    let idles = || builder().time_to_idle(5 * SECOND).open().unwrap();
+    let cache = idles();
+    cache.insert(1, "v1".into()).unwrap();
+    cache.close().unwrap();
+    expires_meanwhile(idles());
+    // The same, where entries no longer expire so that it comes back as one that does not.
+    let cache = idles();
+    cache.insert(1, "v1".into()).unwrap();
+    cache.close().unwrap();
+    expires_meanwhile(builder().open().unwrap());
 }
 
 /// A record was written again, and its new segment is given up since it cannot be synced, while the old one is
