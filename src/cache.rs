@@ -230,8 +230,8 @@ impl<K: Key, V: Value> Cache<K, V> {
     }
 
     /// How much of the RAM budget is in use, in the unit that it was given in: bytes
-    /// ([`Builder::ram`]) or entries ([`Builder::ram_entries`]). What was evicted counts until the last reader
-    /// that may see it has gone. Takes each stripe's lock in turn.
+    /// ([`Builder::ram`]) or entries ([`Builder::ram_entries`]). In bytes, what was evicted counts until the
+    /// last reader that may see it has gone. Takes each stripe's lock in turn.
     ///
     /// # Examples
     ///

@@ -50,7 +50,8 @@ impl<K: Key, V: Value> Cache<K, V> {
     }
 
     /// As [`get_or_insert_with`](Cache::get_or_insert_with), with a `load` that may fail. Then nothing is stored, its
-    /// caller gets the error, and the next thread that waits runs its own.
+    /// caller gets the error, and the next thread that waits runs its own: one after the other, so that while every
+    /// load fails the last of them waits for as long as all of theirs take. A `load` with a timeout of its own keeps that short.
     ///
     /// # Errors
     ///
@@ -72,6 +73,10 @@ impl<K: Key, V: Value> Cache<K, V> {
         K: Borrow<Q>,
         Q: KeyBytes + ToOwned<Owned = K> + ?Sized,
     {
+        let load = || {
+            self.tiers.look_ups.add_load();
+            load()
+        };
         loop {
             if let Some(value) = self.get(key) {
                 return Ok(value);
@@ -211,6 +216,7 @@ struct Missed {
 /// assert_eq!(stock.get(&7), Some(2));
 /// # Ok(()) }
 /// ```
+#[must_use = "a lease that is dropped stores nothing"]
 pub struct Lease<K: Key, V: Value> {
     cache: Cache<K, V>,
     hash: KeyHash,

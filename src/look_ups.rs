@@ -1,4 +1,4 @@
-//! Counts of look-ups, which no two threads write on the same cache line.
+//! Counts of look-ups, which no two of up to 31 threads write on the same cache line.
 
 use std::cell::Cell;
 
@@ -13,7 +13,7 @@ use crate::sync::{
 const LANES: usize = 32;
 const SHARED: usize = LANES - 1;
 
-/// What look-ups came to. Each thread adds in a lane of its own, and none needs a lock.
+/// What look-ups came to, and the loads that they ran. Each thread adds in a lane of its own, and none needs a lock.
 ///
 /// Relaxed throughout: nothing but the sums is read from them.
 #[derive(Debug)]
@@ -26,6 +26,7 @@ struct Lane {
     hits: AtomicU64,
     disk_hits: AtomicU64,
     misses: AtomicU64,
+    loads: AtomicU64,
 }
 
 impl LookUps {
@@ -50,6 +51,11 @@ impl LookUps {
         add(&self.lanes[lane].misses, 1, lane);
     }
 
+    pub(crate) fn add_load(&self) {
+        let lane = lane();
+        add(&self.lanes[lane].loads, 1, lane);
+    }
+
     pub(crate) fn hits(&self) -> u64 {
         self.lanes.iter().map(|lane| lane.hits.load(Relaxed)).sum()
     }
@@ -60,6 +66,10 @@ impl LookUps {
 
     pub(crate) fn misses(&self) -> u64 {
         self.lanes.iter().map(|lane| lane.misses.load(Relaxed)).sum()
+    }
+
+    pub(crate) fn loads(&self) -> u64 {
+        self.lanes.iter().map(|lane| lane.loads.load(Relaxed)).sum()
     }
 }
 

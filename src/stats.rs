@@ -35,7 +35,7 @@ pub struct Stats {
     pub ram_hits: u64,
     /// Look-ups answered from disk.
     pub disk_hits: u64,
-    /// Look-ups that found nothing.
+    /// Look-ups that found nothing. Where another thread was first, a `get_or_insert_with` looks twice, and both count.
     pub misses: u64,
     /// Values stored, by inserts, loads and leases.
     pub inserts: u64,
@@ -177,7 +177,7 @@ impl Stats {
             misses: tiers.look_ups.misses(),
             inserts: counts.inserts,
             removes: counts.removes,
-            loads: counts.loads,
+            loads: tiers.look_ups.loads(),
             loads_overtaken: counts.loads_overtaken,
             evictions: counts.evictions,
             clean_evictions: counts.clean_evictions,

@@ -19,7 +19,7 @@ macro_rules! counts {
 }
 
 counts! {
-    inserts removes loads loads_overtaken
+    inserts removes loads_overtaken
     evictions clean_evictions refused expired shed too_large unspillable write_failures read_failures
     reclaimed spills write_behinds reinsertions reinserted_bytes_written
 }

@@ -50,8 +50,8 @@ pub(crate) struct Times {
     /// When it was last hit; kept only with time-to-idle. Relaxed: it only rises, at last to what says that the
     /// entry has idled out.
     pub(crate) touched: AtomicU32,
-    /// The last hit that its copy on disk knows of; kept only with time-to-idle. Relaxed: the maintenance thread
-    /// alone reads and writes it.
+    /// The last hit that its copy on disk knows of; kept only with time-to-idle. Relaxed: once the entry is linked,
+    /// the maintenance thread alone reads and writes it.
     pub(crate) copied: AtomicU32,
 }
 

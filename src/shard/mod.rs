@@ -105,7 +105,8 @@ pub(crate) struct Shard<'g, K, V> {
 /// 3. A resident entry marked `ON_DISK` has its hash in `cold`, and the record there holds its
 ///    value. At most one resident of a hash is. `on_disk` counts them.
 /// 4. Whatever the disk holds of a key and recovery would find is either named by `cold`, or in
-///    flight in `copies`, or older than an invalidation in the journal (R6).
+///    flight in `copies`, or what reclaim writes again of a record that `cold` named when it was accepted, and
+///    else older than an invalidation in the journal (R6).
 /// 5. `leaving` and `borrowed` are this stripe's parts of the budget's sums.
 struct State<K, V> {
     writer: HotWriter<K, V>,
@@ -362,9 +363,7 @@ impl<'g, K: Eq + Held, V: Held> Shard<'g, K, V> {
     where
         K: Borrow<Q>,
     {
-        let turn = self.state.loads.join(hash, key, owned);
-        self.state.counts.loads += u64::from(!matches!(turn, Turn::Wait(_)));
-        turn
+        self.state.loads.join(hash, key, owned)
     }
 
     pub(crate) fn lease<Q: Eq + ?Sized>(

@@ -321,6 +321,7 @@ fn a_load_replaces_nothing_that_came_before_it_began() {
     }));
     assert_eq!(cache.get_or_insert_with(&Errand(1), || 1), 10);
     assert_eq!(cache.get(&Errand(1)), Some(10), "an acknowledged insert is lost");
+    assert_eq!(cache.stats().loads, 0, "none was run");
 }
 
 /// A load may use the cache itself, for other keys and for its own.
@@ -434,6 +435,7 @@ fn a_closed_cache() {
     assert!(matches!(handle.flush(), Err(Error::Closed)));
     assert!(!matches!(lease.fill(value(2, 1, 100)), Ok(true)), "filled a closed cache");
     assert_eq!(version(3, &handle.get_or_insert_with(&3, || value(3, 1, 100))), 1, "a load goes on");
+    assert_eq!(handle.stats().loads, 1);
     assert!(handle.close().is_ok(), "closing twice is closing once");
     // The directory is free although handles are left.
     let again = roomy(&dir.cache()).open().unwrap();

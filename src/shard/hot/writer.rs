@@ -363,7 +363,7 @@ impl<K: Send + Sync + 'static, V: Send + Sync + 'static> HotWriter<K, V> {
     #[cold]
     fn take_fresh(&mut self) -> SlotId {
         let slot = self.fresh;
-        assert!(slot <= SlotId::LAST, "a stripe holds at most 2^30 entries");
+        assert!(slot <= SlotId::LAST, "a stripe has no slot left");
         self.fresh = slot.next();
         self.resident.reserve(slot);
         let grown = self.hot.slab.reserve(slot);
