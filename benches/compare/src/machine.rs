@@ -1,6 +1,11 @@
 //! What the figures were measured on and with.
 
-use std::{fs, thread};
+use std::{
+    fs,
+    process::Command,
+    thread,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 use serde_json::{Value, json};
 
@@ -26,11 +31,21 @@ pub fn describe(is_quick: bool, repetitions: usize) -> Value {
             "huge_pages": fs::read_to_string("/sys/kernel/mm/transparent_hugepage/enabled").ok(),
             "load": fs::read_to_string("/proc/loadavg").map(|load| load.trim().to_owned()).ok(),
         },
+        "unix_time": SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
+        "commit": said_by("git", &["-C", env!("CARGO_MANIFEST_DIR"), "describe", "--always", "--dirty"]),
         "rustc": env!("RUSTC_VERSION"),
+        "redis-server": said_by("redis-server", &["--version"]),
+        "memcached": said_by("memcached", &["--version"]),
         "crates": versions,
         "quick": is_quick,
         "repetitions": repetitions,
     })
+}
+
+/// What a program prints, if it is there.
+fn said_by(program: &str, args: &[&str]) -> Option<String> {
+    let output = Command::new(program).args(args).output().ok().filter(|output| output.status.success())?;
+    Some(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
 /// What this package names as dependencies; where the lock file has several versions of one, followed by
