@@ -211,8 +211,8 @@ impl<K: Key, V: Value> Builder<K, V> {
     /// It opens warm, with what was on disk, after a clean close, and after any other end that the
     /// [`Durability`](crate::Durability) of the last run survives; otherwise cold, that is, empty.
     /// [`Stats::recovery`](crate::Stats::recovery) says which it was, and why. After a clean close the first
-    /// look-up can come at once, whatever the number of entries. After a crash the footer of every segment, about
-    /// 2 % of the log, is read first.
+    /// look-up can come at once, whatever the number of entries. After a crash the footer of every segment is
+    /// read first, eleven bytes an entry.
     ///
     /// The directory is created if it is not there, for its owner alone (0700), and so are its parents, with the
     /// usual rights. Only files that are the cache's own are ever touched.

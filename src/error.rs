@@ -6,8 +6,8 @@ use crate::codec::CodecError;
 
 /// Why a cache could not be opened, or an operation that changes it could not be done.
 ///
-/// Look-ups never return an error: whatever keeps them from a value is a miss, and is counted in
-/// [`Stats`](crate::Stats). So is a value that is lost on its way to disk, which is no error either.
+/// Look-ups never return an error: whatever keeps them from a value makes them a miss, and what the disk has to do with
+/// that is counted in [`Stats`](crate::Stats). So is a value that is lost on its way there, which is no error either.
 ///
 /// # Examples
 ///

@@ -10,8 +10,9 @@
 //!
 //! - No look-up returns a value whose overwrite, removal, clear or expiry was acknowledged before
 //!   that look-up began: under concurrency, with full queues, with failed writes, after a close, a
-//!   SIGKILL or a loss of power, over any number of reopens. The one exception cannot be detected: a
-//!   directory that was closed, copied, and put back later, from a backup say.
+//!   SIGKILL or a loss of power, over any number of reopens. The one exception cannot be detected: files of
+//!   an earlier time in their old place, be it that a closed directory was copied and put back, or that the file system
+//!   or the machine was set back to a snapshot.
 //! - No look-up returns bytes that differ from what was stored.
 //! - Trouble with the disk never stops the RAM tier. A look-up that meets it is a miss, and is counted.
 //!   A change returns a `Result`; if its invalidation can neither be recorded nor the old copy be
@@ -19,6 +20,18 @@
 //!
 //! How much of everything else survives a crash, a reboot or a loss of power is for you to choose: see
 //! [`Durability`].
+//!
+//! # In a service
+//!
+//! - *Closing*: a process that exits with its caches in statics, or by a signal that nobody handles, closes none of them. That
+//!   loses what RAM alone has, and at the next boot everything, but for
+//!   [`PowerLoss`](Durability::PowerLoss). So handle SIGTERM, and call [`Cache::close`].
+//! - *Async code*: a look-up takes microseconds, or what the disk takes where its page is not in memory. A change may wait: for
+//!   a disk that cannot keep up ([`Overload::Shed`] does not), and with `PowerLoss` for a sync. Loads wait for each
+//!   other, so they belong on threads that may block (`spawn_blocking` in tokio); a [`Lease`] is held across an `.await`
+//!   instead, and keeps nobody else from loading.
+//! - *Volumes*: the directory has to belong to the user that runs the process, and nobody else may write to it. The root
+//!   of a mounted volume is often another's, or not empty: name a directory below it.
 //!
 //! # Examples
 //!

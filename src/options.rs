@@ -57,6 +57,8 @@ pub enum Durability {
     /// The cache also survives the death of the process (a crash, SIGKILL, the OOM killer) as long
     /// as the machine does not reboot. An invalidation of an entry that has a copy on disk costs one
     /// write of 32 bytes to the page cache. Nothing waits for a sync.
+    ///
+    /// To know that the machine has not rebooted takes Linux or Android; elsewhere this survives what `Clean` does.
     #[default]
     ProcessCrash,
     /// The cache also survives a loss of power, and whatever else stops the machine without warning,

@@ -42,7 +42,8 @@ impl<K: Key, V: Value> Builder<K, V> {
     }
 
     /// The size of a segment file in bytes: a power of two from 64 KiB to 128 MiB, at most a quarter of the
-    /// disk budget. An entry whose record is larger than a quarter of a segment never reaches the disk.
+    /// disk budget. An entry whose record is larger than a quarter of a segment never reaches the disk, which
+    /// [`Stats::too_large`](crate::Stats::too_large) counts: with a disk budget of 1 GiB and the default, one above a MiB.
     ///
     /// By default about 1/256 of the disk budget, from 4 MiB to 128 MiB; below a disk budget of 64 MiB
     /// about a sixteenth of it, at least 64 KiB. Segments that were written with another size stay readable.
@@ -256,8 +257,8 @@ impl<K: Key, V: Value> Builder<K, V> {
     }
 
     /// Opens what another cache has left, for look-ups alone. Nothing in the directory is written, so it
-    /// may lie on a file system that is mounted for reading only. Any number of such caches, in any processes, can
-    /// have it open at the same time. While one does, a cache that may write to it is refused with
+    /// may lie on a file system that is mounted for reading only. Any number of such caches, in any processes of its
+    /// owner's, can have it open at the same time. While one does, a cache that may write to it is refused with
     /// [`Error::Locked`](crate::Error::Locked), and the other way round.
     ///
     /// Changes return [`Error::ReadOnly`](crate::Error::ReadOnly), and loads store nothing: what is there cannot
