@@ -173,6 +173,46 @@ fn reclaim_and_overwrites() {
     seen.assert("reinsertions", |seen| &seen.reinsertions);
 }
 
+/// Copies that were written without a time to idle: whoever reads one makes it void and brings the entry into RAM.
+#[test]
+fn reclaim_and_copies_that_are_made_void() {
+    let seen = explore_after(
+        |cache| cache.ram_entries(2),
+        |s| {
+            s.store(A, LARGE);
+            s.store(B, LARGE);
+            s.flush();
+            FILLERS.for_each(|key| s.store(key, LARGE));
+            s.flush();
+            // Worth being written again.
+            s.get(A);
+            s.get(B);
+        },
+        |cache| cache.ram_entries(2).time_to_idle(Duration::from_secs(3_600)),
+        &[
+            |s| {
+                FILLERS.take(4).for_each(|key| s.store(key, LARGE));
+                s.flush();
+            },
+            |s| {
+                s.get(A);
+                s.remove(A);
+                s.kill();
+                s.get(A);
+            },
+            |s| {
+                s.get(B);
+                s.insert(B);
+                s.kill();
+                s.get(B);
+            },
+        ],
+    );
+    seen.assert("disk hits", |seen| &seen.disk_hits);
+    seen.assert("reclaimed entries", |seen| &seen.reclaimed);
+    seen.assert("reinsertions", |seen| &seen.reinsertions);
+}
+
 #[test]
 fn loads_and_invalidations() {
     let seen = explore(
@@ -312,6 +352,28 @@ fn anything() {
 
 /// Runs schedules in which `begin` has run and then all of `acts` run at once; what has been seen in them.
 fn explore(tuning: Tuning, begin: Act, acts: &'static [Act]) -> Arc<Seen> {
+    explore_by(acts, move |seen| {
+        let stage = Stage::open(tuning, seen);
+        begin(&stage);
+        stage
+    })
+}
+
+/// The same with a close between the two, after which the cache is tuned in another way.
+fn explore_after(before: Tuning, begin: Act, tuning: Tuning, acts: &'static [Act]) -> Arc<Seen> {
+    explore_by(acts, move |seen| {
+        let stage = Stage::open(before, seen);
+        begin(&stage);
+        stage.close();
+        stage.reopened(tuning)
+    })
+}
+
+/// Runs schedules in which `acts` run at once on the stage that has been set.
+fn explore_by(
+    acts: &'static [Act],
+    set: impl Fn(Arc<Seen>) -> Stage + Copy + Send + Sync + 'static,
+) -> Arc<Seen> {
     static ALONE: Mutex<()> = Mutex::new(());
     // Another test's thread, pinned at the moment, would keep what this one's schedules retire.
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
@@ -321,7 +383,7 @@ fn explore(tuning: Tuning, begin: Act, acts: &'static [Act]) -> Arc<Seen> {
         let mut config = Config::new();
         config.stack_size = STACK_BYTES;
         let seen = Arc::clone(&seen);
-        Runner::new(scheduler, config).run(move || play(tuning, begin, acts, &seen))
+        Runner::new(scheduler, config).run(move || play(acts, || set(Arc::clone(&seen))))
     };
     let ran = run(Box::new(RandomScheduler::new(RANDOM * soak)))
         + run(Box::new(PctScheduler::new(PCT_DEPTH, PCT * soak)));
@@ -334,10 +396,9 @@ fn explore(tuning: Tuning, begin: Act, acts: &'static [Act]) -> Arc<Seen> {
 }
 
 /// One schedule.
-fn play(tuning: Tuning, begin: Act, acts: &[Act], seen: &Arc<Seen>) {
+fn play(acts: &[Act], set: impl Fn() -> Stage) {
     Instant::reset();
-    let stage = Stage::open(tuning, Arc::clone(seen));
-    begin(&stage);
+    let stage = set();
     let acting: Vec<_> = acts
         .iter()
         .map(|&act| {
@@ -425,6 +486,11 @@ impl Stage {
         let disk = MemoryDisk::new();
         let cache = open(tuning, &disk);
         Stage { tuning, disk, cache, oracle: Arc::new(Oracle::new(KEYS)), kills: Arc::default(), seen }
+    }
+
+    /// One that was closed, tuned in another way.
+    fn reopened(self, tuning: Tuning) -> Stage {
+        Stage { tuning, cache: open(tuning, &self.disk), ..self }
     }
 
     fn witness(&self) -> Witness<'_> {

@@ -226,15 +226,15 @@ impl Cold {
         }
     }
 
-    /// Moves the entry to `new`, unread, if it is at `old` still; whether it did.
+    /// Moves the entry to `new`, unread, if it is at `old` still and not void; whether it did.
     pub(crate) fn replace_if(&mut self, hash: KeyHash, old: Location, new: Location) -> bool {
-        match self.search(hash) {
-            Search::Found(at) if self.slots[at].packed.location() == old => {
-                self.slots[at].packed = Packed::new(new, 0);
-                true
-            }
-            _ => false,
+        let Search::Found(at) = self.search(hash) else { return false };
+        let packed = &mut self.slots[at].packed;
+        let is_good = packed.location() == old && !packed.is_void();
+        if is_good {
+            *packed = Packed::new(new, 0);
         }
+        is_good
     }
 
     /// Every entry, in the order in which the table has them; see [`Cold::reserve`].
@@ -640,7 +640,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_void_stays_so_until_its_place_is_another() {
+    fn what_is_void_stays_so() {
         let mut cold = Cold::new();
         let hash = KeyHash(1);
         assert!(cold.insert_if_absent(hash, location(1)));
@@ -649,7 +649,8 @@ mod tests {
         let packed = cold.packed(hash).unwrap();
         assert_eq!((packed.location(), packed.marks(), packed.is_void()), (location(1), 3, true));
         assert_eq!(packed.to_bits(), None, "a snapshot would bring it back");
-        assert!(cold.replace_if(hash, location(1), location(2)));
-        assert!(!cold.packed(hash).unwrap().is_void());
+        assert!(!cold.replace_if(hash, location(1), location(2)), "that was written before it was void");
+        assert_eq!(cold.insert_packed(hash, Packed::new(location(2), 0)), Some(location(1)));
+        assert!(!cold.packed(hash).unwrap().is_void(), "another copy");
     }
 }

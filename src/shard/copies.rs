@@ -267,7 +267,7 @@ impl<'g, K: Eq + Held, V: Held> Shard<'g, K, V> {
         }
     }
 
-    /// A live record was written again elsewhere.
+    /// A live record was written again elsewhere. One that was made void since is dead there, too.
     pub(crate) fn relocate(&mut self, hash: KeyHash, from: Location, to: Location) -> bool {
         self.state.cold.replace_if(hash, from, to)
     }
