@@ -60,7 +60,7 @@ impl<K: Key, V: Value> Engine<K, V> {
     ) -> Result<Self, Error> {
         let started = Instant::now();
         let Opened { log, appender, source, report } = Log::open(io, log_options(options, disk))?;
-        let (tiers, recovery) = build_tiers_over(options, limits, log, source, report, started);
+        let (tiers, recovery) = build_tiers_over(options, limits, log, source, report, started)?;
         let tiers = Arc::new(tiers);
         let maintenance = Maintenance::new(Arc::clone(&tiers), appender, limits);
         let thread = thread::Builder::new()
@@ -84,12 +84,12 @@ impl<K: Key, V: Value> Engine<K, V> {
         let started = Instant::now();
         let (tiers, recovery) = match Log::open_read_only(Arc::clone(&io), log_options(options, disk))? {
             Ok(Opened { log, source, report, .. }) => {
-                build_tiers_over(options, limits, log, source, report, started)
+                build_tiers_over(options, limits, log, source, report, started)?
             }
             Err(start) => {
                 let mut tiers = build_tiers(options, limits, Arc::new(Clock::new(io)), random_seed()?, None);
                 let report = RecoveryReport { start, segments: 0, quarantined: 0 };
-                let found = tiers.take_over(Source::Cold);
+                let found = tiers.take_over(Source::Cold)?;
                 (tiers, Recovery::of(report, found, started.elapsed()))
             }
         };
@@ -186,11 +186,11 @@ fn build_tiers_over<K: Key, V: Value>(
     source: Source,
     report: RecoveryReport,
     started: Instant,
-) -> (Tiers<K, V>, Recovery) {
+) -> Result<(Tiers<K, V>, Recovery), Error> {
     let (clock, seed) = (Arc::clone(log.clock()), log.hash_seed());
     let mut tiers = build_tiers(options, limits, clock, seed, Some(log));
-    let found = tiers.take_over(source);
-    (tiers, Recovery::of(report, found, started.elapsed()))
+    let found = tiers.take_over(source)?;
+    Ok((tiers, Recovery::of(report, found, started.elapsed())))
 }
 
 fn build_tiers<K: Key, V: Value>(
@@ -238,16 +238,16 @@ fn build_tiers<K: Key, V: Value>(
 
 impl<K: Key, V: Value> Tiers<K, V> {
     /// Takes over what was found on disk; how many entries that is known to be.
-    fn take_over(&mut self, source: Source) -> u64 {
+    fn take_over(&mut self, source: Source) -> Result<u64, Error> {
         match source {
             Source::Snapshot(reader) => {
                 let found = reader.len();
                 self.snapshot = Mutex::new(Some(Arc::new(reader)));
-                return found;
+                return Ok(found);
             }
             Source::Entries => {
                 if let Some(log) = &self.log {
-                    self.recover_all(log);
+                    self.recover_all(log)?;
                 }
             }
             Source::Cold => {}
@@ -255,7 +255,7 @@ impl<K: Key, V: Value> Tiers<K, V> {
         self.stripes.iter().for_each(Stripe::set_loaded);
         let mut found = 0;
         self.for_each_shard(|shard| found += shard.len());
-        found
+        Ok(found)
     }
 }
 

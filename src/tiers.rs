@@ -1,6 +1,6 @@
 //! Both tiers under one roof: the stripes, the log, and what every walk through them needs.
 
-use std::{ops::Range, sync::Arc, thread, time::Duration};
+use std::{ops::Range, panic, sync::Arc, thread, time::Duration};
 
 use crossbeam_epoch::{self as epoch, Guard};
 
@@ -152,7 +152,9 @@ impl<K: Key, V: Value> Tiers<K, V> {
         let mut index = Filling::new(reader.len_of(stripe, self.stripe_bits));
         match reader.read(stripe, self.stripe_bits, |hash, bits| index.add(hash, bits)) {
             Ok(()) => self.stripes[stripe].lock(guard).load_index(index.finish()),
-            Err(_) => self.recover(log, stripe..stripe + 1),
+            Err(_) => self
+                .recover(log, stripe..stripe + 1)
+                .unwrap_or_else(|error| log.give_up_past(&error.to_string())),
         }
         self.stripes[stripe].set_loaded();
     }
@@ -177,12 +179,17 @@ impl<K: Key, V: Value> Tiers<K, V> {
     }
 
     /// Loads all stripes from the footers. Nothing else touches them before they are loaded.
-    pub(crate) fn recover_all(&self, log: &Log) {
-        self.recover_in_parallel(log);
+    ///
+    /// # Errors
+    ///
+    /// As [`Log::recover`].
+    pub(crate) fn recover_all(&self, log: &Log) -> Result<(), Error> {
+        self.recover_in_parallel(log)?;
         log.forget_past();
+        Ok(())
     }
 
-    fn recover_in_parallel(&self, log: &Log) {
+    fn recover_in_parallel(&self, log: &Log) -> Result<(), Error> {
         let (lower, upper) = (0..self.stripes.len() / 2, self.stripes.len() / 2..self.stripes.len());
         if log.recorded() < PARALLEL_RECOVERY_MIN {
             return self.recover(log, 0..self.stripes.len());
@@ -190,16 +197,18 @@ impl<K: Key, V: Value> Tiers<K, V> {
         thread::scope(|scope| {
             let recover_upper = || self.recover(log, upper.clone());
             let second = thread::Builder::new().spawn_scoped(scope, recover_upper);
-            self.recover(log, lower);
-            if second.is_err() {
-                recover_upper();
-            }
-        });
+            let first = self.recover(log, lower);
+            let second = match second {
+                Ok(second) => second.join().unwrap_or_else(|panic| panic::resume_unwind(panic)),
+                Err(_) => recover_upper(),
+            };
+            first.and(second)
+        })
     }
 
     /// Loads stripes from the footers: sorted out first, so that each fills its index in one go, while
     /// that is near the processor.
-    fn recover(&self, log: &Log, stripes: Range<usize>) {
+    fn recover(&self, log: &Log, stripes: Range<usize>) -> Result<(), Error> {
         // As many as there will be, hashes being spread evenly, give or take four deviations: lists that grow
         // by doubling would together be larger than the index.
         let mean = log.recorded() as usize / self.stripes.len();
@@ -207,10 +216,11 @@ impl<K: Key, V: Value> Tiers<K, V> {
         let mut found: Vec<_> = stripes.clone().map(|_| Vec::with_capacity(most)).collect();
         log.recover(stripes.clone(), self.stripe_bits, &mut |hash, location| {
             found[hash.stripe(self.stripe_bits) - stripes.start].push((hash, location));
-        });
+        })?;
         for (stripe, found) in stripes.zip(found) {
             self.stripes[stripe].lock(&epoch::pin()).load(&found);
         }
+        Ok(())
     }
 
     /// What an entry costs the budget.

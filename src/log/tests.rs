@@ -120,9 +120,8 @@ impl Bench {
     /// What recovery finds, as `key=value`, sorted.
     fn found(&self) -> String {
         let mut newest = BTreeMap::new();
-        self.log().recover(0..1 << STRIPE_BITS, STRIPE_BITS, &mut |hash, at| {
-            newest.entry(hash).or_insert(at);
-        });
+        let found = &mut |hash, at| _ = newest.entry(hash).or_insert(at);
+        self.log().recover(0..1 << STRIPE_BITS, STRIPE_BITS, found).unwrap();
         let mut found: Vec<String> = newest
             .values()
             .map(|&at| {
@@ -488,12 +487,13 @@ fn every_flip_of_a_segment_loses_one_record_at_most() {
         bench.damage(name, at);
         assert_eq!(bench.start(), Start::Entries);
         let mut values = 0;
-        bench.log().recover(0..1, 0, &mut |hash, location| {
+        let found = &mut |hash, location| {
             let key = ["a", "b", "c"].into_iter().find(|key| bench.hash(key) == hash).unwrap();
             let value = bench.value(location, key);
             assert!(value.is_none() || value.as_deref() == Some("value"), "flip at {at}");
             values += usize::from(value.is_some());
-        });
+        };
+        bench.log().recover(0..1, 0, found).unwrap();
         assert!(values >= 2 || at < 64, "flip at {at} left {values}");
         kept += values;
         // What the start did about it (quarantine, dead marks) is not the next flip's.

@@ -11,8 +11,8 @@ use std::{
 
 use crate::common::{TempDir, cases, fault_disk, roomy, value::value, wait_until};
 use embercache::{
-    WriteBehind,
-    testing::{FaultDisk, Operation, Side},
+    Builder, Cache, KIB, MIB, ReadMode, WriteBehind,
+    testing::{FaultDisk, MemoryDisk, Operation, Side},
 };
 
 const KEYS: u64 = 2_000;
@@ -91,4 +91,41 @@ fn look_up_while_it_is_loaded() {
         let last = if key == 7 { 2 } else { 1 };
         assert_eq!(cache.get(&key), (key != 8).then(|| value(key, last, 200)), "key {key}");
     }
+}
+
+/// The process has no descriptors left at one moment of an open after a kill, which then fails or does without, and
+/// neither the next nor one after another kill finds less.
+#[test]
+fn want_of_descriptors_costs_no_segment() {
+    const EMFILE: i32 = 24;
+    let memory = MemoryDisk::new();
+    let builder = |disk: FaultDisk| -> Builder<u64, Vec<u8>> {
+        let builder = Cache::builder("cache").ram(MIB).disk(8 * MIB).segment_size(64 * KIB);
+        builder.write_behind(WriteBehind::Never).read_mode(ReadMode::Strict).io(Arc::new(disk))
+    };
+    let cache = builder(FaultDisk::over(Arc::new(memory.clone()))).open().unwrap();
+    (0..KEYS).for_each(|key| cache.insert(key, value(key, 1, 200)).unwrap());
+    cache.flush().unwrap();
+    (0..10).for_each(|key| assert!(cache.remove(&key).unwrap()));
+    let (mut failed, mut nth) = (0, 0);
+    loop {
+        nth += 1;
+        let left = memory.after_kill();
+        let disk = FaultDisk::over(Arc::new(left.clone()));
+        disk.fail_nth(Operation::Open, nth, EMFILE, false);
+        let opened = builder(disk.clone()).open();
+        if !disk.has_failed() {
+            break;
+        }
+        failed += u64::from(opened.is_err());
+        let again = || builder(FaultDisk::over(Arc::new(left.after_kill()))).open().unwrap();
+        drop(opened);
+        for cache in [again(), again()] {
+            let start = cache.stats().recovery.start;
+            assert!(start.is_warm(), "{start:?} after open {nth}");
+            let found = (0..KEYS).filter(|key| cache.contains_key(key)).count();
+            assert_eq!(found as u64, KEYS - 10, "after open {nth}");
+        }
+    }
+    assert!(failed > 5 && nth > 10, "{failed} of {nth} opens met it");
 }
