@@ -262,7 +262,8 @@ impl<K: Key, V: Value> Builder<K, V> {
     /// [`Error::Locked`](crate::Error::Locked), and the other way round.
     ///
     /// Changes return [`Error::ReadOnly`](crate::Error::ReadOnly), and loads store nothing: what is there cannot
-    /// become stale. Hits on disk come to RAM as usual. A directory whose entries cannot be believed (see
+    /// become stale. It leaves no word of the time, either: on another boot than the last writer's, a second open finds again
+    /// what the first saw expire, if the wall clock was set back in between. Hits on disk come to RAM as usual. A directory whose entries cannot be believed (see
     /// [`Start`](crate::Start)) opens as an empty cache. `disk`, `segment_size` and `durability` have no effect,
     /// and the index takes what it needs of RAM, even beyond its share. [`open`](Builder::open) fails with
     /// [`Error::Io`](crate::Error::Io) where there is no directory, and with

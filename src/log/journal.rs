@@ -258,7 +258,7 @@ impl Journal {
         let next_number =
             number.checked_add(1).ok_or_else(|| io::Error::other("no journal file has a number left"))?;
         let path = self.directory.journal(number);
-        // A file of that number has never been named by STATE: it has no entries (invariant 1).
+        // STATE does not name a file of that number: it has no entries (invariant 1).
         match self.directory.io.unlink(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}

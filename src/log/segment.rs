@@ -104,7 +104,7 @@ fn past_end(error: impl std::error::Error + Send + Sync + 'static) -> io::Error 
 /// 1. Bytes below `readable` were written before it was raised and never change again.
 /// 2. Only the appender raises `readable`, and only after its write returned.
 /// 3. A mapped file keeps its length until it is unlinked: no mapped page is past its end.
-/// 4. Ids are never reused, so a stale `Location` can name a missing segment, never a wrong one.
+/// 4. No id is used again that a record was in, so a stale `Location` can name a missing segment, never a wrong one.
 #[derive(Debug)]
 pub(crate) struct Segment {
     pub(crate) header: SegmentHeader,

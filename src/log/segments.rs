@@ -136,8 +136,9 @@ impl Log {
         let removed = self.change_table(|table| table.remove(id));
         for id in removed {
             match self.io.unlink(&self.directory.segment(id)) {
-                // It lingers, and is tried again with the next one.
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {}
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    tracing::warn!(%error, ?id, "a segment that is dead cannot be unlinked; it is tried again with the next");
+                }
                 _ => self.table.write().forget(id),
             }
         }

@@ -42,7 +42,7 @@ pub(crate) struct State {
     pub(crate) anchor: Anchor,
     /// Every seq drawn before a clean close is below.
     pub(crate) next_seq: Seq,
-    /// Every segment id used before this slot was written is below.
+    /// Every id of a segment with records from before the run that wrote this slot is below.
     pub(crate) next_segment: u32,
     /// The journal files that must be there: from the first number up to below the second.
     pub(crate) journals: (u32, u32),

@@ -37,7 +37,8 @@ pub(super) struct Reclaim {
     step: usize,
     /// What may still be written again.
     bytes_left: u64,
-    /// Everything alive is written again, or the segment stays: it goes for being one of many, not to make room.
+    /// Everything alive that can be read is written again, or the segment stays: it goes for being one of many, not to
+    /// make room.
     is_merge: bool,
 }
 

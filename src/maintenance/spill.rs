@@ -91,6 +91,8 @@ impl<K: Key, V: Value> Maintenance<K, V> {
             && let Some((done, spilled)) = self.spill_group(stripe)
         {
             left = left.saturating_sub(done);
+            // Here, since a flush may take minutes, and all of it be refused.
+            self.log().keep_time();
             if let Err(NoRoom { key_len, value_len }) = spilled {
                 if let Err(error) = self.ensure_fits(key_len, value_len) {
                     self.note_failure(error);
@@ -200,8 +202,6 @@ impl<K: Key, V: Value> Maintenance<K, V> {
         }
         self.in_flight.clear();
         tiers.bell.made_room();
-        // Here, since a flush may write batches for minutes.
-        self.log().keep_time();
         match written {
             Ok(()) => self.health.note_success(),
             Err(error) => self.note_failure(error),

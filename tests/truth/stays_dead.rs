@@ -381,3 +381,43 @@ fn what_has_expired_within_a_long_flush() {
     assert!(cache.stats().recovery.start.is_warm());
     assert_eq!(cache.get(&EXPIRING), None, "it had expired");
 }
+
+/// The same, of a flush of which nothing is ever written.
+#[test]
+fn what_has_expired_within_a_flush_that_is_refused() {
+    const EXPIRING: u64 = 1 << 40;
+    let memory = MemoryDisk::new();
+    let begun = memory.wall_time();
+    let disk = FaultDisk::over(Arc::new(memory.clone()));
+    let builder = |disk: FaultDisk| {
+        let builder = builder(&memory).ram(8 * MIB).disk(32 * MIB).segment_size(MIB).io(Arc::new(disk));
+        builder.durability(Durability::PowerLoss)
+    };
+    let watched = Arc::new(OnceLock::<Weak<Cache<u64, String>>>::new());
+    let (asked, left) = (Arc::new(AtomicU64::new(0)), Arc::new(OnceLock::new()));
+    let slow_refusal = {
+        let (disk, watched) = (disk.clone(), Arc::clone(&watched));
+        let (memory, asked, left) = (memory.clone(), Arc::clone(&asked), Arc::clone(&left));
+        move |_: &u64, _: &String| {
+            let Some(cache) = watched.get().and_then(Weak::upgrade) else { return true };
+            disk.advance_clock(SECOND);
+            if asked.fetch_add(1, SeqCst) == 240 {
+                assert_eq!(cache.get(&EXPIRING), None);
+                left.set(memory.after_kill()).unwrap();
+            }
+            false
+        }
+    };
+    let cache = Arc::new(builder(disk.clone()).disk_filter(slow_refusal).open().unwrap());
+    cache.insert_with_ttl(EXPIRING, "v1".into(), 180 * SECOND).unwrap();
+    cache.flush().unwrap();
+    (0..2_000).for_each(|key| cache.insert(key, "x".repeat(1_000)).unwrap());
+    watched.set(Arc::downgrade(&cache)).unwrap();
+    cache.flush().unwrap();
+    let disk = FaultDisk::over(Arc::new(left.get().expect("many were refused").clone()));
+    disk.set_boot_id([7; 16]);
+    disk.set_wall_time(Some(begun + 10 * SECOND));
+    let cache = builder(disk).open().unwrap();
+    assert!(cache.stats().recovery.start.is_warm());
+    assert_eq!(cache.get(&EXPIRING), None, "it had expired");
+}
