@@ -51,7 +51,8 @@ impl<K: Key, V: Value> Cache<K, V> {
 
     /// As [`get_or_insert_with`](Cache::get_or_insert_with), with a `load` that may fail. Then nothing is stored, its
     /// caller gets the error, and the next thread that waits runs its own: one after the other, so that while every
-    /// load fails the last of them waits for as long as all of theirs take. A `load` with a timeout of its own keeps that short.
+    /// load fails the last of them waits for as long as all of theirs take. A `load` with a timeout of its own keeps
+    /// that short.
     ///
     /// # Errors
     ///

@@ -23,13 +23,13 @@
 //!
 //! # In a service
 //!
-//! - *Closing*: a process that exits with its caches in statics, or by a signal that nobody handles, closes none of them. That
-//!   loses what RAM alone has, and at the next boot everything, but for
+//! - *Closing*: a process that exits with its caches in statics, or by a signal that nobody handles, closes none of
+//!   them. That loses what RAM alone has, and at the next boot everything, but for
 //!   [`PowerLoss`](Durability::PowerLoss). So handle SIGTERM, and call [`Cache::close`].
-//! - *Async code*: a look-up takes microseconds, or what the disk takes where its page is not in memory. A change may wait: for
-//!   a disk that cannot keep up ([`Overload::Shed`] does not), and with `PowerLoss` for a sync. Loads wait for each
-//!   other, so they belong on threads that may block (`spawn_blocking` in tokio); a [`Lease`] is held across an `.await`
-//!   instead, and keeps nobody else from loading.
+//! - *Async code*: a look-up takes microseconds, or what the disk takes where its page is not in memory. A change may
+//!   wait: for a disk that cannot keep up ([`Overload::Shed`] does not), and with `PowerLoss` for a sync. Loads wait
+//!   for each other, so they belong on threads that may block (`spawn_blocking` in tokio); a [`Lease`] is held across
+//!   an `.await` instead, and keeps nobody else from loading.
 //! - *Volumes*: the directory has to belong to the user that runs the process, and nobody else may write to it. The root
 //!   of a mounted volume is often another's, or not empty: name a directory below it.
 //!

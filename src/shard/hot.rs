@@ -11,9 +11,9 @@
 //!
 //! # What a reader may see
 //!
-//! `find` must not return a wrong value, nor one whose overwrite or removal was completed before
-//! it began. It may miss a key that is being moved: with a disk tier the look-up goes on under the lock, and in RAM alone the
-//! cache may forget.
+//! `find` must not return a wrong value, nor one whose overwrite or removal was completed before it began. It may
+//! miss a key that is being moved: with a disk tier the look-up goes on under the lock, and in RAM alone the cache
+//! may forget.
 //!
 //! 1. *An entry it returns is whole.* Its number was read with Acquire from the lane that a
 //!    Release store had linked it in, after it (and its chunk) was written. Hash and key are
