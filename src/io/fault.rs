@@ -10,7 +10,10 @@ use std::{
     time::Duration,
 };
 
-use super::{Disk, Io, IoFile, Map, OpenMode};
+use super::{
+    Disk, Io, IoFile, Map, OpenMode,
+    fs::{is_shortage, not_opened},
+};
 use crate::sync::{AtomicBool, AtomicU64, Mutex, Ordering::Relaxed};
 
 /// What a kernel writes in one piece, whenever it ends the process.
@@ -379,7 +382,7 @@ impl Io for FaultDisk {
             if is_new {
                 self.faults.whole_write()?;
             }
-            self.faults.whole_nth(operation)?;
+            self.faults.whole_nth(operation).map_err(not_opened)?;
             self.disk.open(path, mode)
         })?;
         Ok(Arc::new(FaultFile { file, name, faults: Arc::clone(&self.faults) }))
@@ -421,8 +424,15 @@ impl Io for FaultDisk {
         })
     }
 
-    fn boot_id(&self) -> Option<[u8; 16]> {
-        self.faults.boot_id.lock().or_else(|| self.disk.boot_id())
+    fn boot_id(&self) -> io::Result<Option<[u8; 16]>> {
+        // It is a file, which is opened.
+        match self.faults.whole_nth(Operation::Open).map_err(not_opened) {
+            Err(error) if is_shortage(&error) => return Err(error),
+            Err(_) => return Ok(None),
+            Ok(()) => {}
+        }
+        let set = *self.faults.boot_id.lock();
+        if set.is_some() { Ok(set) } else { self.disk.boot_id() }
     }
 
     fn boot_time(&self) -> Duration {

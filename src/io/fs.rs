@@ -36,7 +36,8 @@ impl Io for Disk {
             .create_new(mode == OpenMode::CreateNew)
             .mode(0o600)
             .custom_flags(flags.bits().cast_signed())
-            .open(path)?;
+            .open(path)
+            .map_err(not_opened)?;
         check_file(&file.metadata()?)?;
         Ok(Arc::new(DiskFile(file)))
     }
@@ -70,10 +71,10 @@ impl Io for Disk {
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        File::open(dir)?.sync_all()
+        File::open(dir).map_err(not_opened)?.sync_all()
     }
 
-    fn boot_id(&self) -> Option<[u8; 16]> {
+    fn boot_id(&self) -> io::Result<Option<[u8; 16]>> {
         boot_id()
     }
 
@@ -203,9 +204,18 @@ pub(crate) fn open_files_max() -> usize {
     (limit / 4).clamp(1, MANY) as usize
 }
 
-/// Whether a file could not be opened for want of descriptors, of the process or the system.
+/// Whether a file could not be opened for want of descriptors, of the process or the system, or of the kernel's memory:
+/// [`not_opened`] has told that apart from what another call may mean by it.
 pub(crate) fn is_shortage(error: &io::Error) -> bool {
-    matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE))
+    match Errno::from_io_error(error) {
+        Some(errno) => matches!(errno, Errno::MFILE | Errno::NFILE),
+        None => error.kind() == io::ErrorKind::OutOfMemory,
+    }
+}
+
+/// Why a file was not opened. Want of memory loses its errno: of a sync that would mean that pages are lost.
+pub(super) fn not_opened(error: io::Error) -> io::Error {
+    if Errno::from_io_error(&error) == Some(Errno::NOMEM) { io::ErrorKind::OutOfMemory.into() } else { error }
 }
 
 #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd", target_vendor = "apple"))]
@@ -227,13 +237,17 @@ fn reserve(_: &File, _: u64) -> io::Result<()> {
 }
 
 #[cfg(any(target_os = "linux", target_os = "android"))]
-fn boot_id() -> Option<[u8; 16]> {
-    parse_uuid(&fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?)
+fn boot_id() -> io::Result<Option<[u8; 16]>> {
+    match fs::read_to_string("/proc/sys/kernel/random/boot_id").map_err(not_opened) {
+        Ok(text) => Ok(parse_uuid(&text)),
+        Err(error) if is_shortage(&error) => Err(error),
+        Err(_) => Ok(None),
+    }
 }
 
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
-fn boot_id() -> Option<[u8; 16]> {
-    None
+fn boot_id() -> io::Result<Option<[u8; 16]>> {
+    Ok(None)
 }
 
 #[cfg(any(target_os = "linux", target_os = "android", test))]

@@ -196,9 +196,9 @@ impl Io for MemoryDisk {
         Ok(())
     }
 
-    fn boot_id(&self) -> Option<[u8; 16]> {
+    fn boot_id(&self) -> io::Result<Option<[u8; 16]>> {
         let boots = self.files.lock().boots;
-        Some((u128::from_be_bytes(*b"a boot in memory") + u128::from(boots)).to_be_bytes())
+        Ok(Some((u128::from_be_bytes(*b"a boot in memory") + u128::from(boots)).to_be_bytes()))
     }
 
     fn boot_time(&self) -> Duration {

@@ -44,8 +44,9 @@ pub trait Io: Send + Sync + fmt::Debug {
     fn unlink(&self, path: &Path) -> io::Result<()>;
     /// Makes names created, renamed and removed in `dir` durable.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
-    /// Identifies this boot of the machine; `None` where the platform does not tell.
-    fn boot_id(&self) -> Option<[u8; 16]>;
+    /// Identifies this boot of the machine; `None` where the platform does not tell. An error if it could not be asked
+    /// for want of descriptors.
+    fn boot_id(&self) -> io::Result<Option<[u8; 16]>>;
     /// Time since some moment in the past, of this boot; never goes back, counts while suspended.
     fn boot_time(&self) -> Duration;
     /// Wall-clock time since 1970. May jump.

@@ -144,7 +144,7 @@ impl Io for RecorderDisk {
         Ok(())
     }
 
-    fn boot_id(&self) -> Option<[u8; 16]> {
+    fn boot_id(&self) -> io::Result<Option<[u8; 16]>> {
         self.memory.boot_id()
     }
 

@@ -243,8 +243,8 @@ fn parse(name: &str) -> Option<Name> {
 /// An error without an errno is a refusal of our own, with a reason to tell.
 fn unusable(path: &Path, error: io::Error) -> Error {
     match error.raw_os_error() {
-        None => Error::Unusable { path: path.to_owned(), reason: error.to_string() },
-        Some(_) => failed("opening", path, error),
+        None if !is_shortage(&error) => Error::Unusable { path: path.to_owned(), reason: error.to_string() },
+        _ => failed("opening", path, error),
     }
 }
 

@@ -70,7 +70,7 @@ impl Log {
     pub(crate) fn open(io: Arc<dyn Io>, options: LogOptions) -> Result<Opened, Error> {
         let directory = Directory::enter(Arc::clone(&io), options.dir.clone())?;
         let (found, generation) = StateFile::load(&directory)?;
-        let opening = Opening::new(io, options, directory);
+        let opening = Opening::new(io, options, directory)?;
         match opening.judge(found)? {
             Ok(warm) => opening.warm(warm),
             Err(reason) => opening.cold(generation, reason),
@@ -88,7 +88,7 @@ impl Log {
         let (found, _) = StateFile::load(&directory)?;
         // Without changes there is nothing to be journaled or synced.
         let options = LogOptions { read_only: true, durability: Durability::Clean, ..options };
-        let opening = Opening::new(io, options, directory);
+        let opening = Opening::new(io, options, directory)?;
         match opening.judge(found)? {
             Ok(warm) => opening.warm(warm).map(Ok),
             Err(reason) => Ok(Err(reason)),
@@ -102,13 +102,17 @@ struct Opening {
     options: LogOptions,
     directory: Arc<Directory>,
     files: Arc<OpenFiles>,
+    /// Asked for once, so that all that depends on it does on the same answer.
+    boot_id: Option<[u8; 16]>,
 }
 
 impl Opening {
-    fn new(io: Arc<dyn Io>, options: LogOptions, directory: Directory) -> Opening {
+    fn new(io: Arc<dyn Io>, options: LogOptions, directory: Directory) -> Result<Opening, Error> {
         let directory = Arc::new(directory);
-        let files = OpenFiles::new(Arc::clone(&directory), options.read_mode, open_files_max());
-        Opening { io, options, directory, files: Arc::new(files) }
+        let boot_id = io.boot_id();
+        let boot_id = boot_id.map_err(|error| failed("asking for the boot of", &directory.path, error))?;
+        let files = Arc::new(OpenFiles::new(Arc::clone(&directory), options.read_mode, open_files_max()));
+        Ok(Opening { io, options, directory, files, boot_id })
     }
 
     /// Decides what may be believed. Reads only, but where the disk has lost what was written.
@@ -198,7 +202,7 @@ impl Opening {
 
     /// The kernel that took the last run's writes still runs.
     fn is_this_boot(&self, state: &State) -> bool {
-        self.io.boot_id().is_some_and(|id| id == state.boot_id)
+        self.boot_id.is_some_and(|id| id == state.boot_id)
     }
 
     /// The directory is not a copy, which may be of any moment.
@@ -347,7 +351,7 @@ impl Opening {
             generation: 0,
             epoch: 0,
             hash_seed: 0,
-            boot_id: self.io.boot_id().unwrap_or_default(),
+            boot_id: self.boot_id.unwrap_or_default(),
             identity: self.directory.identity,
             clean: false,
             cold: false,

@@ -230,7 +230,7 @@ fn state(directory: &Directory, epoch: u64) -> State {
         generation: 1,
         epoch,
         hash_seed: 0,
-        boot_id: directory.io.boot_id().expect("memory has one"),
+        boot_id: directory.io.boot_id().ok().flatten().expect("memory has one"),
         identity: directory.identity,
         clean: false,
         cold: false,

@@ -93,11 +93,16 @@ fn look_up_while_it_is_loaded() {
     }
 }
 
-/// The process has no descriptors left at one moment of an open after a kill, which then fails or does without, and
-/// neither the next nor one after another kill finds less.
+/// The process has no descriptors left, or the kernel no memory for another one, at one moment of an open after a kill,
+/// which then fails or does without, and neither the next nor one after another kill finds less.
 #[test]
-fn want_of_descriptors_costs_no_segment() {
+fn want_of_descriptors_costs_nothing() {
+    const ENOMEM: i32 = 12;
     const EMFILE: i32 = 24;
+    [ENOMEM, EMFILE].into_iter().for_each(lack_a_descriptor_once);
+}
+
+fn lack_a_descriptor_once(errno: i32) {
     let memory = MemoryDisk::new();
     let builder = |disk: FaultDisk| -> Builder<u64, Vec<u8>> {
         let builder = Cache::builder("cache").ram(MIB).disk(8 * MIB).segment_size(64 * KIB);
@@ -112,7 +117,7 @@ fn want_of_descriptors_costs_no_segment() {
         nth += 1;
         let left = memory.after_kill();
         let disk = FaultDisk::over(Arc::new(left.clone()));
-        disk.fail_nth(Operation::Open, nth, EMFILE, false);
+        disk.fail_nth(Operation::Open, nth, errno, false);
         let opened = builder(disk.clone()).open();
         if !disk.has_failed() {
             break;
