@@ -343,12 +343,14 @@ impl<K: Key, V: Value> Tiers<K, V> {
     }
 
     /// Journals that what is on disk of this hash is void, if anything may be (R3). The caller
-    /// holds the hash's stripe, as the shard shows, and forgets it then.
+    /// holds the hash's stripe, as the shard shows, and forgets it then. The process is asked for here too: it may
+    /// have forked in user's code since the operation began.
     #[inline]
     pub(crate) fn invalidate(&self, shard: &mut Shard<'_, K, V>, hash: KeyHash) -> Result<(), Error> {
         match &self.log {
             None => Ok(()),
             Some(log) if shard.may_be_on_disk(hash) => {
+                self.check_origin()?;
                 shard.note_journaled(log.invalidate(hash)?);
                 Ok(())
             }

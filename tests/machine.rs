@@ -23,6 +23,7 @@ use common::{
     machine::{self, Group, Mount, is_root, run, start_under},
     roomy, skip, tiny,
     value::{self, value},
+    wait_until,
 };
 use embercache::{Admission, Builder, Cache, Durability, Error, KIB, MIB, ReadMode, WriteBehind};
 
@@ -363,6 +364,45 @@ fn a_fork_that_drops_a_reader_leaves_the_directory_locked() {
     assert_eq!(reader.unwrap().get(&7), Some(value(7, 1, 200)));
 }
 
+/// A look-up that was begun before the fork ends in it, too. The copy that it was lent is to be made void, which the fork
+/// would write where the parent has journaled something else since.
+#[test]
+fn a_look_up_that_ends_in_a_fork_writes_nothing() {
+    let dir = TempDir::new();
+    let go = dir.cache().with_extension("go");
+    let cache = roomy(&dir.cache()).open().unwrap();
+    (0..8).for_each(|key| cache.insert(key, value(key, 1, 200)).unwrap());
+    cache.close().unwrap();
+    drop(cache);
+
+    let open = || roomy(&dir.cache()).time_to_idle(3_600 * SECOND).open().unwrap();
+    // A process of its own, so that it can end without closing the cache.
+    let status = in_a_fork(|| {
+        let cache = open();
+        let mut was_removed = cache.remove(&3).unwrap();
+        let mut child = -1;
+        cache.get_with(&1, |_| {
+            child = fork_now();
+            if child == 0 {
+                wait_until("the parent has removed a key", 10 * SECOND, || go.exists());
+            } else {
+                was_removed &= cache.remove(&2).unwrap();
+                fs::write(&go, b"").unwrap();
+            }
+        });
+        if child == 0 {
+            leave(0);
+        }
+        assert_eq!(wait_for(child), 0);
+        leave(i32::from(was_removed))
+    });
+    assert_eq!(status, 1);
+    let cache = open();
+    assert!(cache.stats().recovery.start.is_warm());
+    let removed = [2, 3].map(|key| cache.get(&key));
+    assert_eq!(removed, [None, None], "acknowledged, and the process has ended");
+}
+
 /// Every operation, one after the other; the number of the first that is not refused, or 0.
 fn use_in_a_fork(cache: &TestCache) -> i32 {
     let lease = cache.lease(&1);
@@ -385,27 +425,45 @@ fn use_in_a_fork(cache: &TestCache) -> i32 {
 
 /// Runs `work` in a fork, and returns what it returned; or the signal that ended it, which is 9 if it hung.
 fn in_a_fork(work: impl FnOnce() -> i32) -> i32 {
+    let child = fork_now();
+    if child == 0 {
+        leave(work());
+    }
+    wait_for(child)
+}
+
+/// 0 in the child, which is to [leave], and the child in the parent.
+fn fork_now() -> i32 {
     unsafe extern "C" {
         fn fork() -> i32;
-        fn waitpid(child: i32, status: *mut i32, options: i32) -> i32;
-        fn kill(child: i32, signal: i32) -> i32;
-        fn _exit(status: i32) -> !;
     }
-    // SAFETY: the child runs `work` alone and then leaves without the harness's destructors. That `work` may
+    // SAFETY: the child runs what is to be tested alone and then leaves without the harness's destructors. That it may
     // meet locks which other threads held is what is tested; the allocator of the C library is made for it.
     let child = unsafe { fork() };
     assert!(child >= 0, "a process can be forked");
-    if child == 0 {
-        let status = work();
-        // SAFETY: it ends the process at once.
-        unsafe { _exit(status) };
+    child
+}
+
+fn leave(status: i32) -> ! {
+    unsafe extern "C" {
+        fn _exit(status: i32) -> !;
+    }
+    // SAFETY: it ends the process at once.
+    unsafe { _exit(status) }
+}
+
+/// What a child left with; or the signal that ended it, which is 9 if it hung.
+fn wait_for(child: i32) -> i32 {
+    unsafe extern "C" {
+        fn waitpid(child: i32, status: *mut i32, options: i32) -> i32;
+        fn kill(child: i32, signal: i32) -> i32;
     }
     let mut status = 0;
     let end = Instant::now() + 10 * SECOND;
     // SAFETY: `status` outlives the call. 1 is WNOHANG.
     while unsafe { waitpid(child, &mut status, 1) } == 0 {
         if Instant::now() >= end {
-            // SAFETY: it ends the process that was forked above and has not been waited for. 9 is SIGKILL.
+            // SAFETY: it ends a process that was forked and has not been waited for. 9 is SIGKILL.
             unsafe { kill(child, 9) };
         }
         thread::sleep(Duration::from_millis(1));
