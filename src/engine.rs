@@ -201,7 +201,9 @@ fn build_tiers<K: Key, V: Value>(
     log: Option<Arc<Log>>,
 ) -> Tiers<K, V> {
     let budget = Arc::new(Budget::new(limits.plan));
-    let expiry = Arc::new(Expiry::new(clock, options.time_to_live, options.time_to_idle));
+    // A reader could tell nobody what it has seen idle out.
+    let time_to_idle = options.time_to_idle.filter(|_| !options.read_only);
+    let expiry = Arc::new(Expiry::new(clock, options.time_to_live, time_to_idle));
     let arena = Arc::new(Arena::default());
     let disk = match &log {
         None => DiskState::Absent,

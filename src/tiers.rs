@@ -286,7 +286,11 @@ impl<K: Key, V: Value> Tiers<K, V> {
             return ReadCopy::Nothing;
         }
         match V::decode(found.bytes) {
-            Ok(value) => ReadCopy::Value(DiskCopy { value, expiry_s: found.expiry, idle: found.idle }),
+            Ok(value) => {
+                // Of what is only read no hit puts off the end.
+                let idle = found.idle && !self.is_read_only;
+                ReadCopy::Value(DiskCopy { value, expiry_s: found.expiry, idle })
+            }
             Err(_) => {
                 self.forget_unreadable(hash, location, guard);
                 ReadCopy::Nothing

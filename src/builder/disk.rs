@@ -263,8 +263,9 @@ impl<K: Key, V: Value> Builder<K, V> {
     ///
     /// Changes return [`Error::ReadOnly`](crate::Error::ReadOnly), and loads store nothing: what is there cannot become
     /// stale. It leaves no word of the time, either: on another boot than the last writer's, a second open finds again
-    /// what the first saw expire, if the wall clock was set back in between. Hits on disk come to RAM as usual. A
-    /// directory whose entries cannot be believed (see [`Start`](crate::Start)) opens as an empty cache. `disk`,
+    /// what the first saw expire, if the wall clock was set back in between. For the same reason a
+    /// [`time_to_idle`](Builder::time_to_idle) has no effect: an entry expires when its copy on disk does, hit or not.
+    /// Hits on disk come to RAM as usual. A directory whose entries cannot be believed (see [`Start`](crate::Start)) opens as an empty cache. `disk`,
     /// `segment_size` and `durability` have no effect, and the index takes what it needs of RAM, even beyond its share.
     /// [`open`](Builder::open) fails with [`Error::Io`](crate::Error::Io) where there is no directory, and with
     /// [`Error::NotACache`](crate::Error::NotACache) where it is empty.

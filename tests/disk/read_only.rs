@@ -5,7 +5,8 @@ use std::{collections::BTreeMap, fs, os::unix::fs::DirBuilderExt, path::Path, sy
 
 use crate::common::{TempDir, TestCache, cases, contents, roomy, tiny, value::value};
 use embercache::{
-    Builder, Durability, Error, KIB, MIB, OnMismatch, ReadMode, Start, WriteBehind, testing::MemoryDisk,
+    Builder, Cache, Durability, Error, KIB, MIB, OnMismatch, ReadMode, Start, WriteBehind,
+    testing::MemoryDisk,
 };
 
 const KEYS: u64 = 300;
@@ -214,4 +215,29 @@ fn damage_is_a_miss_and_is_left_as_it_is() {
     assert!(cache.stats().read_failures >= 20);
     drop(cache);
     assert!(contents(&dir.cache()) == before, "damage was tidied up");
+}
+
+/// What a reader has seen idle out it could tell nobody, so it does not: a copy ends when it was to end.
+#[test]
+fn a_time_to_idle_has_no_effect() {
+    const SECOND: Duration = Duration::from_secs(1);
+    for (written_under, lives) in [(None, true), (Some(60 * SECOND), false)] {
+        let disk = MemoryDisk::new();
+        let builder = || Cache::<u64, u64>::builder("cache").ram(MIB).disk(MIB).io(Arc::new(disk.clone()));
+        let cache = written_under.into_iter().fold(builder(), Builder::time_to_idle).open().unwrap();
+        cache.insert(1, 1).unwrap();
+        cache.close().unwrap();
+        let reader = || builder().time_to_idle(5 * SECOND).read_only().open().unwrap();
+        let first = reader();
+        assert_eq!(first.get(&1), Some(1));
+        disk.advance_clock(6 * SECOND);
+        assert_eq!(
+            (first.get(&1), reader().get(&1)),
+            (Some(1), Some(1)),
+            "one has seen what the other has not"
+        );
+        disk.advance_clock(55 * SECOND);
+        let left = lives.then_some(1);
+        assert_eq!((first.get(&1), reader().get(&1)), (left, left), "written under {written_under:?}");
+    }
 }
