@@ -60,7 +60,9 @@ impl<K: Key, V: Value> Engine<K, V> {
     ) -> Result<Self, Error> {
         let started = Instant::now();
         let Opened { log, appender, source, report } = Log::open(io, log_options(options, disk))?;
-        let (tiers, recovery) = build_tiers_over(options, limits, log, source, report, started)?;
+        let (tiers, recovery) = build_tiers_over(options, limits, Arc::clone(&log), source, report, started)?;
+        // What STATE was told may be minutes ago, and from now on somebody may see what has expired since.
+        log.keep_time();
         let tiers = Arc::new(tiers);
         let maintenance = Maintenance::new(Arc::clone(&tiers), appender, limits);
         let thread = thread::Builder::new()

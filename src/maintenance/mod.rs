@@ -142,7 +142,10 @@ impl<K: Key, V: Value> Maintenance<K, V> {
 
     /// Reads the rest of the snapshot behind the first look-ups.
     fn load_stripes(&self) {
-        self.tiers.for_each_shard(|_| {});
+        for stripe in 0..self.tiers.stripes.len() {
+            drop(self.tiers.shard_at(stripe, &epoch::pin()));
+            self.log().keep_time();
+        }
         *self.tiers.snapshot.lock() = None;
         self.log().forget_past();
     }

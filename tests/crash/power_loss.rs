@@ -347,6 +347,48 @@ fn what_had_expired_does_not_come_back_with_an_earlier_clock() {
     }
 }
 
+/// An open takes minutes, and what has expired meanwhile is seen to have before the thread that tells the time has run.
+#[test]
+fn what_expires_during_an_open_stays_so() {
+    const SECOND: Duration = Duration::from_secs(1);
+    let memory = MemoryDisk::new();
+    let begun = memory.wall_time();
+    let open = |io: Arc<dyn Io>| {
+        let builder = Cache::<u64, u64>::builder("cache").ram(MIB).disk(MIB).segment_size(64 * KIB);
+        builder.durability(Durability::PowerLoss).io(io).open().unwrap()
+    };
+    let cache = open(Arc::new(memory.clone()));
+    cache.insert_with_ttl(1, 1, 200 * SECOND).unwrap();
+    cache.flush().unwrap();
+    let left = memory.after_kill();
+    let disk = FaultDisk::over(Arc::new(left.clone()));
+    let is_over = Arc::new(Mutex::new(()));
+    let held = is_over.lock().unwrap();
+    disk.watch({
+        let (left, is_over, was_slow) = (left.clone(), Arc::clone(&is_over), AtomicU64::new(0));
+        move |Moment { operation, file, side, .. }| {
+            if operation == Operation::Sync && file.starts_with("seg-") && was_slow.fetch_add(1, Relaxed) == 0
+            {
+                left.advance_clock(240 * SECOND);
+            }
+            if thread::current().name() == Some("embercache") && file == "STATE" && side == Side::Before {
+                drop(is_over.lock());
+            }
+        }
+    });
+    let cache = open(Arc::new(disk));
+    assert_eq!(cache.stats().recovery.start, Start::Recovered);
+    assert_eq!(cache.get(&1), None, "it has expired");
+    let left = left.after_kill();
+    drop(held);
+    let disk = FaultDisk::over(Arc::new(left));
+    disk.set_boot_id([7; 16]);
+    disk.set_wall_time(Some(begun + 10 * SECOND));
+    let cache = open(Arc::new(disk));
+    assert!(cache.stats().recovery.start.is_warm());
+    assert_eq!(cache.get(&1), None, "it is back");
+}
+
 /// One stripe, with room on disk for all of [`KEYS`] at 8,000 bytes, in the durability that is the default.
 fn in_default_mode() -> Builder<u64, Vec<u8>> {
     let builder = Cache::builder("cache").ram_entries(8).stripes(1).segment_size(64 * KIB).disk(MIB);
