@@ -406,22 +406,25 @@ impl<K: Key, V: Value> Cache<K, V> {
     where
         Q: KeyBytes + ?Sized,
     {
+        if self.tiers.check_origin().is_err() {
+            // Forked by who was lent the value.
+            return;
+        }
         let expiry_s = copy.expiry_s;
         let outlasts = self.tiers.expiry.is_outlasted_by(expiry_s);
-        let ends_early = copy.idle && !self.tiers.expiry.idles_out() && self.tiers.takes_writes();
+        // Its time to idle was taken away since it was written.
+        let ends_early = copy.idle && !self.tiers.expiry.idles_out();
         let mut entry = self.tiers.entry_of_copy(hash, key, copy);
         let may_come = entry.is_some() && !self.tiers.budget.is_overloaded();
         // A copy that outlasts the entry would be a hit again when the entry has expired; and one that cannot come
-        // into RAM, for as long as nobody notes how long it has idled. One that ends before its entry would be taken
-        // for the entry's, which a flush then does not copy.
-        let must_go = outlasts || ends_early && may_come;
-        let is_ready = !must_go || self.void_copy(hash, location, guard);
+        // into RAM, for as long as nobody notes how long it has idled.
+        let is_ready = !outlasts || self.void_copy(hash, location, guard);
         let mut shard = self.tiers.shard(hash, guard);
         let mut loan = Loan::None;
         // Under the lock: whoever finds the copy expired from now on looks again, and finds the entry.
         let lives_on = !self.tiers.expiry.has_expired_on_disk(expiry_s);
         let has_room = may_come && shard.may_promote(hash, location);
-        if must_go && is_ready && !shard.is_closed() {
+        if outlasts && is_ready && !shard.is_closed() {
             // This copy alone: one on its way is of another key with this hash, and nobody journals that.
             shard.forget(hash, location);
         }
@@ -430,7 +433,7 @@ impl<K: Key, V: Value> Cache<K, V> {
             && lives_on
             && let Some(entry) = entry.take()
         {
-            loan = shard.promote(entry);
+            loan = shard.promote(entry, outlasts || ends_early);
         }
         let gone = shard.take_gone();
         drop(shard);

@@ -261,8 +261,7 @@ impl<K: Key, V: Value> Maintenance<K, V> {
         self.log().release_segments();
     }
 
-    /// Sweeps a few entries of a stripe, and renews the copies of those that are hit again and again, which would
-    /// idle out on disk as if they were not; where to go on.
+    /// Sweeps a few entries of a stripe; where to go on.
     fn sweep_step(
         &self,
         stripe: usize,
@@ -270,16 +269,7 @@ impl<K: Key, V: Value> Maintenance<K, V> {
         renews: bool,
         due: impl FnMut(&Meta) -> bool,
     ) -> Option<SlotId> {
-        let guard = &epoch::pin();
-        let mut shard = self.tiers.shard_at(stripe, guard);
-        let mut outdated = Vec::new();
-        let next = shard.sweep(from, SWEEP_STEPS, due, &mut outdated);
-        for (slot, hash) in outdated.into_iter().filter(|_| renews) {
-            if self.tiers.invalidate(&mut shard, hash).is_ok() {
-                shard.renew_copy(slot, hash);
-            }
-        }
-        next
+        self.tiers.shard_at(stripe, &epoch::pin()).sweep(from, SWEEP_STEPS, renews, due)
     }
 
     /// Whether this sweep is one of write-behind's.

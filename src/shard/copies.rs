@@ -72,13 +72,17 @@ impl<'g, K: Eq + Held, V: Held> Shard<'g, K, V> {
         let Some(copy) = self.state.copies.take_landed(hash, location) else {
             return Ok(());
         };
+        let meta = self.meta(copy.slot);
+        if meta.has(Flags::ON_DISK) {
+            // The entry's own earlier copy, which this one renews: recovery would take the younger.
+            self.forget_indexed(hash);
+        }
         if !self.change_index(|cold| cold.insert_if_absent(hash, location)) {
             self.state.copies.put_back(hash, copy);
             return Err(Collision);
         }
         let state = &mut *self.state;
         state.gate.set_disk_entries(state.cold.len() as u64);
-        let meta = self.meta(copy.slot);
         meta.clear(Flags::PENDING);
         if meta.has(Flags::LEAVING) {
             self.state.counts.spills += 1;
@@ -116,14 +120,15 @@ impl<'g, K: Eq + Held, V: Held> Shard<'g, K, V> {
     }
 
     /// Queues a copy of every resident entry from `from` on that `due` wants and that has none,
-    /// and drops what has expired. Entries whose copies idle out long before them are `outdated`, for the caller
-    /// to [renew](Shard::renew_copy). At most `steps` entries are looked at; the next one to look at is returned.
+    /// and drops what has expired. It `renews` the copies of entries that are hit again and again, which would idle out
+    /// on disk as if they were not: the index names the old one until the new one is there.
+    /// At most `steps` entries are looked at; the next one to look at is returned.
     pub(crate) fn sweep(
         &mut self,
         from: SlotId,
         steps: usize,
+        renews: bool,
         mut due: impl FnMut(&Meta) -> bool,
-        outdated: &mut Vec<(SlotId, KeyHash)>,
     ) -> Option<SlotId> {
         let mut next = from;
         for _ in 0..steps {
@@ -137,8 +142,8 @@ impl<'g, K: Eq + Held, V: Held> Shard<'g, K, V> {
             if self.has_expired(resident) {
                 self.expire(slot);
             } else if meta.has(Flags::ON_DISK) {
-                if self.state.expiry.is_copy_outdated(resident.times) {
-                    outdated.push((slot, meta.hash));
+                if renews && self.state.expiry.is_copy_outdated(resident.times) {
+                    self.queue_copy(slot);
                 }
             } else if due(meta) {
                 // A later sweep asks again where it is not.
@@ -148,17 +153,14 @@ impl<'g, K: Eq + Held, V: Held> Shard<'g, K, V> {
         Some(next)
     }
 
-    /// Queues a new copy of an entry in the place of the one that it has. The caller has journaled that this one is
-    /// void (R6), while holding the lock since the sweep.
-    pub(crate) fn renew_copy(&mut self, slot: SlotId, hash: KeyHash) {
-        self.forget_indexed(hash);
-        self.queue_copy(slot);
-    }
-
     /// A batch that held this copy was not written: it is not wanted any more. Whether it was.
     pub(crate) fn forget_in_flight(&mut self, hash: KeyHash, location: Location) -> bool {
         let copy = self.state.copies.get(hash).filter(|copy| copy.in_flight == Some(location));
-        copy.is_some_and(|copy| self.cancel(hash, copy))
+        copy.is_some_and(|copy| {
+            // An earlier copy that it was to renew is still to be renewed.
+            self.state.expiry.forget_copied(self.resident(copy.slot).times);
+            self.cancel(hash, copy)
+        })
     }
 
     /// Marks the entry and queues it, unless a copy of its hash is pending: of another key, then, since
@@ -220,7 +222,7 @@ impl<'g, K: Eq + Held, V: Held> Shard<'g, K, V> {
     pub(crate) fn forget(&mut self, hash: KeyHash, location: Location) -> bool {
         let forgotten = self.change_index(|cold| cold.remove_if(hash, location));
         if forgotten {
-            self.unmark_on_disk(hash);
+            self.unmark_all_on_disk(hash);
         }
         forgotten
     }
@@ -263,7 +265,7 @@ impl<'g, K: Eq + Held, V: Held> Shard<'g, K, V> {
     pub(super) fn forget_indexed(&mut self, hash: KeyHash) {
         if self.state.cold.get(hash).is_some() {
             self.change_index(|cold| cold.remove(hash));
-            self.unmark_on_disk(hash);
+            self.unmark_all_on_disk(hash);
         }
     }
 
@@ -300,7 +302,7 @@ impl<'g, K: Eq + Held, V: Held> Shard<'g, K, V> {
         result
     }
 
-    fn unmark_on_disk(&mut self, hash: KeyHash) {
+    fn unmark_all_on_disk(&mut self, hash: KeyHash) {
         let state = &mut *self.state;
         for slot in state.writer.slots_with_hash(hash) {
             let meta = &state.writer.entry(slot).meta;
@@ -308,6 +310,14 @@ impl<'g, K: Eq + Held, V: Held> Shard<'g, K, V> {
                 meta.clear(Flags::ON_DISK);
                 state.on_disk -= 1;
             }
+        }
+    }
+
+    /// The entry has no copy any more, or goes and leaves that behind.
+    pub(super) fn unmark_on_disk(&mut self, meta: &Meta) {
+        if meta.has(Flags::ON_DISK) {
+            meta.clear(Flags::ON_DISK);
+            self.state.on_disk -= 1;
         }
     }
 }

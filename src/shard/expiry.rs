@@ -165,6 +165,13 @@ impl Expiry {
         (end_s > self.now_s()).then_some((end_s, times.deadline == 0))
     }
 
+    /// The copy that was noted last has not come to be.
+    pub(crate) fn forget_copied(&self, times: Option<&Times>) {
+        if let Some(times) = times {
+            times.copied.store(0, Relaxed);
+        }
+    }
+
     /// Whether the copy on disk of an entry idles out long before it: it was hit since for half of the idle time.
     pub(crate) fn is_copy_outdated(&self, times: Option<&Times>) -> bool {
         let Some(times) = times.filter(|_| self.time_to_idle != 0) else { return false };

@@ -103,11 +103,12 @@ pub(crate) struct Shard<'g, K, V> {
 /// 2. A resident entry is marked `PENDING` exactly if `copies` has its hash and names its slot.
 ///    `LEAVING` implies `PENDING`.
 /// 3. A resident entry marked `ON_DISK` has its hash in `cold`, and the record there holds its
-///    value. At most one resident of a hash is. `on_disk` counts them.
+///    value. At most one resident of a hash is. `on_disk` counts them. One is `PENDING` as well while a copy that
+///    ends before it is renewed.
 /// 4. Whatever the disk holds of a key and recovery would find is either named by `cold`, or in
 ///    flight in `copies`, or what reclaim writes again of a record that `cold` named when it was accepted, and
 ///    else older than an invalidation in the journal (R6).
-/// 5. `leaving` and `borrowed` are this stripe's parts of the budget's sums.
+/// 5. `leaving` with what `copies` counts, and `borrowed`, are this stripe's parts of the budget's sums.
 struct State<K, V> {
     writer: HotWriter<K, V>,
     policy: Duet,
@@ -440,7 +441,6 @@ impl<K: Eq + Held, V: Held> Shard<'_, K, V> {
             if meta.has(Flags::ON_DISK) {
                 on_disk += 1;
                 assert!(state.cold.get(meta.hash).is_some(), "marked ON_DISK and not in the index");
-                assert!(!meta.has(Flags::PENDING), "on disk, and yet on its way there");
             }
             let copy = state.copies.get(meta.hash).filter(|copy| copy.slot == slot);
             assert_eq!(meta.has(Flags::PENDING), copy.is_some(), "PENDING is not what `copies` says");

@@ -80,8 +80,9 @@ impl<'g, K: Eq + Held, V: Held> Shard<'g, K, V> {
     }
 
     /// Brings an entry back into RAM, as [`may_promote`](Shard::may_promote) said that it may. It keeps
-    /// its copy on disk, unless the caller has forgotten that.
-    pub(crate) fn promote(&mut self, arrival: Arrival<K, V>) -> Loan {
+    /// its copy on disk, unless the caller has forgotten that, and is `copied` anew if that was to go, or ends earlier
+    /// than the entry: that one would be taken for the entry's, which a flush then does not copy.
+    pub(crate) fn promote(&mut self, arrival: Arrival<K, V>, copied: bool) -> Loan {
         self.note_limbo();
         let meta = &arrival.entry.meta;
         let loan = self.borrow_for(meta);
@@ -90,7 +91,10 @@ impl<'g, K: Eq + Held, V: Held> Shard<'g, K, V> {
             meta.set(Flags::ON_DISK);
             self.state.on_disk += 1;
         }
-        self.add(arrival);
+        let slot = self.add(arrival);
+        if copied {
+            self.queue_copy(slot);
+        }
         self.settle();
         loan
     }
@@ -166,7 +170,7 @@ impl<'g, K: Eq + Held, V: Held> Shard<'g, K, V> {
         if self.state.disk == DiskState::Absent && self.state.expiry.is_used() {
             let from = self.state.sweep_from;
             // Nothing has a copy.
-            let next = self.sweep(from, SWEEP_STEPS, |_| false, &mut Vec::new());
+            let next = self.sweep(from, SWEEP_STEPS, false, |_| false);
             self.state.sweep_from = next.unwrap_or(SlotId(0));
         }
     }
@@ -277,8 +281,7 @@ impl<'g, K: Eq + Held, V: Held> Shard<'g, K, V> {
                 if meta.usage().freq > 0 {
                     self.state.cold.mark_read(meta.hash);
                 }
-                meta.clear(Flags::ON_DISK);
-                self.state.on_disk -= 1;
+                self.unmark_on_disk(meta);
             }
             Fate::Expired => self.state.counts.expired += 1,
             Fate::Refused => self.state.counts.refused += 1,
@@ -336,6 +339,7 @@ impl<'g, K: Eq + Held, V: Held> Shard<'g, K, V> {
             let state = &mut *self.state;
             state.policy.remove(&state.writer, slot);
         }
+        self.unmark_on_disk(meta);
         self.drop_resident(slot, meta);
     }
 

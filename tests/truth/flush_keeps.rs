@@ -1,7 +1,12 @@
 //! What a flush makes room for must not cost what it has already seen: the disk is full, and the
 //! segments that it reclaims hold the copies of entries that stay in RAM.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{
+    path::Path,
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
 
 use embercache::{
     Admission, Builder, Cache, Durability, KIB, MIB, Start, WriteBehind,
@@ -59,8 +64,8 @@ fn what_a_flush_reclaims_it_writes_again() {
 }
 
 /// The copy of an entry that is hit again and again ends when the entry would have without these hits: it has to be
-/// renewed, or the hottest entries are those that a restart forgets. The old copy must be void then, or it would be
-/// back when the new one has gone.
+/// renewed, or the hottest entries are those that a restart forgets. Once the entry is removed, none of its copies may be
+/// back.
 #[test]
 fn what_is_hit_again_and_again_does_not_idle_out_on_disk() {
     const IDLE: Duration = Duration::from_secs(10);
@@ -106,6 +111,65 @@ fn an_entry_whose_time_to_idle_was_taken_away() {
     cache.flush().unwrap();
     let cache = builder(&disk.after_kill()).open().unwrap();
     assert_eq!(cache.get(&1).as_deref(), Some("v1"), "a flush has kept it");
+}
+
+/// The first hit under another time to idle has the copy made anew, which takes a moment and no flush.
+#[test]
+fn what_is_hit_under_another_time_to_idle_is_copied_anew() {
+    const HOUR: Duration = Duration::from_secs(3_600);
+    const KEYS: u64 = 100;
+    for (before, after) in [(None, Some(HOUR)), (Some(2 * HOUR), Some(HOUR)), (Some(HOUR), None)] {
+        let disk = MemoryDisk::new();
+        let open = |disk: &MemoryDisk, idle: Option<Duration>| {
+            let builder = Cache::<u64, u64>::builder("cache").ram(MIB).disk(MIB).segment_size(64 * KIB);
+            let builder = builder.write_behind(WriteBehind::Never).io(Arc::new(disk.clone()));
+            idle.into_iter().fold(builder, Builder::time_to_idle).open().unwrap()
+        };
+        let cache = open(&disk, before);
+        (0..KEYS).for_each(|key| cache.insert(key, key).unwrap());
+        cache.close().unwrap();
+        let cache = open(&disk, after);
+        assert!((0..KEYS).all(|key| cache.get(&key).is_some()));
+        let found = || {
+            let left = open(&disk.after_kill(), after);
+            assert_eq!(left.stats().recovery.start, Start::Recovered);
+            (0..KEYS).filter(|key| left.contains_key(key)).count() as u64
+        };
+        let end = Instant::now() + Duration::from_secs(10);
+        while found() < KEYS && Instant::now() < end {
+            thread::sleep(Duration::from_millis(20));
+        }
+        assert_eq!(found(), KEYS, "{before:?}, and then {after:?}");
+        cache.check();
+    }
+}
+
+/// A new copy is refused, as this run's segments are smaller or its filter says no. The one that there was stays.
+#[test]
+fn a_copy_that_cannot_be_renewed_stays() {
+    const IDLE: Duration = Duration::from_secs(3_600);
+    for is_filtered in [false, true] {
+        let disk = MemoryDisk::new();
+        let open = |disk: &MemoryDisk, is_first: bool| {
+            let builder =
+                Cache::<u64, String>::builder("cache").ram(8 * MIB).disk(16 * MIB).time_to_idle(IDLE);
+            let builder = builder.segment_size(if is_first || is_filtered { MIB } else { 64 * KIB });
+            let builder = builder.disk_filter(move |_, _| is_first || !is_filtered);
+            builder.write_behind(WriteBehind::Never).io(Arc::new(disk.clone())).open().unwrap()
+        };
+        let cache = open(&disk, true);
+        cache.insert(1, "x".repeat(100_000)).unwrap();
+        cache.close().unwrap();
+        let cache = open(&disk, false);
+        assert!(cache.get(&1).is_some());
+        disk.advance_clock(IDLE * 2 / 3);
+        assert!(cache.get(&1).is_some());
+        cache.flush().unwrap();
+        let stats = cache.stats();
+        assert_eq!(stats.unspillable + stats.too_large, 1, "it was to be renewed");
+        assert!(open(&disk.after_kill(), false).get(&1).is_some(), "filtered: {is_filtered}");
+        cache.check();
+    }
 }
 
 /// Opened for reading only there is nothing to be copied again: what comes back keeps its copy, and is there again when
