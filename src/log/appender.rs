@@ -67,6 +67,11 @@ impl Appender {
         Appender { log, active: None, batch, staged: VecDeque::new(), footer, footer_written }
     }
 
+    /// Whether there is an active segment.
+    pub(crate) fn is_active(&self) -> bool {
+        self.active.is_some()
+    }
+
     /// Whether there is an active segment with room for such a record and its footer entry, behind what is staged.
     pub(crate) fn fits(&self, key_len: usize, value_len: usize) -> bool {
         let Some(active) = &self.active else {

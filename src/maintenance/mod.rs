@@ -230,6 +230,7 @@ impl<K: Key, V: Value> Maintenance<K, V> {
         let mut slots = Vec::new();
         let mut written = Ok(());
         self.tiers.for_each_shard(|shard| {
+            shard.mark_residents_read();
             slots.clear();
             slots.extend(shard.index().iter().filter_map(|(hash, packed)| Some((hash, packed.to_bits()?))));
             if written.is_ok() {

@@ -35,11 +35,20 @@ pub(super) struct Reclaim {
     /// Entries looked at between two batches: so many that the reclaim is over before the active
     /// segment is full, and what is written again still has its place there.
     step: usize,
+    keeps: Keeps,
     /// What may still be written again.
     bytes_left: u64,
-    /// Everything alive that can be read is written again, or the segment stays: it goes for being one of many, not to
-    /// make room.
-    is_merge: bool,
+}
+
+/// What is written again of a segment that goes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Keeps {
+    /// It has begun to rot.
+    Nothing,
+    /// It makes room.
+    WhatIsRead,
+    /// It is one of many: all that is alive and can be read is written again, or it stays.
+    Everything,
 }
 
 impl Reclaim {
@@ -52,17 +61,21 @@ impl<K: Key, V: Value> Maintenance<K, V> {
     /// Goes a step towards room for the next segment, if there is none.
     pub(super) fn reclaim_if_due(&mut self) {
         if self.reclaim.is_none() {
-            // Nothing is written again of a segment that has begun to rot.
-            self.reclaim = self.log().damaged_segment().map(|segment| self.reclaim_of(segment, 0));
+            self.reclaim =
+                self.log().damaged_segment().map(|segment| self.reclaim_of(segment, Keeps::Nothing));
         }
         if self.reclaim.is_none() {
             let surplus = self.log().surplus_segment().filter(|segment| self.appender.fits_all_of(segment));
-            let merge = surplus.map(|segment| Reclaim { is_merge: true, ..self.reclaim_of(segment, 100) });
+            let merge = surplus.map(|segment| self.reclaim_of(segment, Keeps::Everything));
             // One that cannot be read now goes when its place is needed.
             self.reclaim = merge.filter(|merge| merge.is_complete);
         }
-        if self.reclaim.is_none() && self.is_disk_full() {
+        if self.reclaim.is_none() && self.is_disk_full() && self.may_make_room() {
             self.warn_of_full_index();
+            if !self.appender.is_active() {
+                // Or nothing would be written again. If the disk has no room for it, it is to be made first.
+                let _ = self.appender.roll();
+            }
             self.start_reclaim();
         }
         if self.reclaim.is_some() {
@@ -72,7 +85,7 @@ impl<K: Key, V: Value> Maintenance<K, V> {
 
     /// Makes room for one more segment now.
     pub(super) fn make_room(&mut self) {
-        while self.is_disk_full() {
+        while self.is_disk_full() && self.may_make_room() {
             if self.reclaim.is_none() && !self.start_reclaim() {
                 return;
             }
@@ -86,6 +99,22 @@ impl<K: Key, V: Value> Maintenance<K, V> {
 
     pub(super) fn disk_state(&self) -> DiskState {
         if self.has_wrapped { DiskState::Wrapped } else { DiskState::Filling }
+    }
+
+    /// Whether a segment may go that makes room. Not while the disk takes nothing, as nothing would be written again;
+    /// but where the log takes more than its capacity and what is being written, that comes first.
+    fn may_make_room(&self) -> bool {
+        let log = self.log();
+        self.health.is_good() || log.disk_bytes() > log.capacity_bytes() + u64::from(log.segment_bytes())
+    }
+
+    /// Whether what is kept of the segment has to wait for a disk that takes it.
+    fn must_wait(&self, reclaim: &Reclaim) -> bool {
+        match reclaim.keeps {
+            Keeps::Nothing => false,
+            Keeps::WhatIsRead => !self.may_make_room(),
+            Keeps::Everything => !self.health.is_good(),
+        }
     }
 
     /// Whether there is no room for one more segment, on disk or in the index.
@@ -132,13 +161,18 @@ impl<K: Key, V: Value> Maintenance<K, V> {
                 self.tell_stripes(DiskState::Wrapped);
             }
         }
-        self.reclaim = Some(self.reclaim_of(segment, self.reinserted_percent));
+        self.reclaim = Some(self.reclaim_of(segment, Keeps::WhatIsRead));
         true
     }
 
-    /// `reinserted_max_percent` of what the segment takes, its frame included, may be written again: what is new is
-    /// the rest of all that is written, then.
-    fn reclaim_of(&self, segment: Arc<Segment>, reinserted_max_percent: u64) -> Reclaim {
+    /// So much of what the segment takes, its frame included, may be written again that what is new is the rest of all
+    /// that is written.
+    fn reclaim_of(&self, segment: Arc<Segment>, keeps: Keeps) -> Reclaim {
+        let reinserted_max_percent = match keeps {
+            Keeps::Nothing => 0,
+            Keeps::WhatIsRead => self.reinserted_percent,
+            Keeps::Everything => 100,
+        };
         let (entries, is_complete) = segment.entries().unwrap_or_else(|error| {
             tracing::warn!(%error, "a segment is reclaimed unread");
             (Vec::new(), false)
@@ -148,7 +182,7 @@ impl<K: Key, V: Value> Maintenance<K, V> {
         let frame_bytes = segment.file_bytes.saturating_sub(record_bytes);
         let bytes_left = (segment.file_bytes * reinserted_max_percent / 100).saturating_sub(frame_bytes);
         let step = (entries.len() * 4 / batches).max(STEP_MIN);
-        Reclaim { segment, entries, is_complete, next: 0, step, bytes_left, is_merge: false }
+        Reclaim { segment, entries, is_complete, next: 0, step, keeps, bytes_left }
     }
 
     /// `false` if the segment cannot go now.
@@ -156,10 +190,14 @@ impl<K: Key, V: Value> Maintenance<K, V> {
         let Some(mut reclaim) = self.reclaim.take() else { return false };
         let end = reclaim.entries.len().min(reclaim.next + reclaim.step);
         for entry in &reclaim.entries[reclaim.next..end] {
-            self.reinsert(entry, &mut reclaim.bytes_left, reclaim.is_merge);
+            self.reinsert(entry, &mut reclaim.bytes_left, reclaim.keeps == Keeps::Everything);
         }
-        if reclaim.is_merge && !(self.health.is_good() && self.appender.fits_all_of(&reclaim.segment)) {
-            // Another time: not all may have found its place.
+        if self.must_wait(&reclaim) {
+            // It begins anew then: not all may have found its place.
+            return false;
+        }
+        if reclaim.keeps == Keeps::Everything && !self.appender.fits_all_of(&reclaim.segment) {
+            // As above, in another segment.
             return true;
         }
         reclaim.next = end;
@@ -209,8 +247,8 @@ impl<K: Key, V: Value> Maintenance<K, V> {
         self.write_batch();
         // What was written again is durable before the segment is dead.
         self.sync_if_promised();
-        if reclaim.is_merge && !self.health.is_good() {
-            return true;
+        if self.must_wait(reclaim) {
+            return false;
         }
         let id = reclaim.segment.id();
         if let Err(error) = self.log().mark_dead(id) {

@@ -88,6 +88,7 @@ impl<K: Key, V: Value> Maintenance<K, V> {
     pub(super) fn spill_stripe(&mut self, stripe: usize) {
         let mut left = self.tiers.shard_at(stripe, &epoch::pin()).queued_len();
         while left > 0
+            && self.health.is_good()
             && let Some((done, spilled)) = self.spill_group(stripe)
         {
             left = left.saturating_sub(done);
@@ -170,12 +171,16 @@ impl<K: Key, V: Value> Maintenance<K, V> {
 
     /// Rolls to a new segment if the active one has no room for such a record. What is kept of the oldest segment
     /// is written to the new one first: later it might find no room there. It may fill that one before a large
-    /// record, seldom twice: what has just been written counts as unread.
+    /// record, seldom twice: what has just been written counts as unread. Where the disk fails meanwhile, it is over.
     pub(super) fn ensure_fits(&mut self, key_len: usize, value_len: usize) -> Result<(), Error> {
-        while !self.appender.fits(key_len, value_len) {
+        while self.health.is_good() && !self.appender.fits(key_len, value_len) {
             self.write_batch();
-            self.make_room();
-            self.appender.roll()?;
+            // Without an active segment, what is kept of one that makes room would find no place.
+            let has_begun = !self.appender.is_active() && self.appender.roll().is_ok();
+            if !has_begun {
+                self.make_room();
+                self.appender.roll()?;
+            }
             self.reclaim_if_due();
         }
         Ok(())

@@ -239,6 +239,18 @@ impl<'g, K: Eq + Held, V: Held> Shard<'g, K, V> {
         packed.is_some_and(|packed| packed.location() == location && !packed.is_void())
     }
 
+    /// Marks the copies of what was hit in RAM, as its eviction would: at a close, for the next run.
+    pub(crate) fn mark_residents_read(&mut self) {
+        let mut next = SlotId(0);
+        while let Some(slot) = self.state.writer.next_resident(next) {
+            next = slot.successor();
+            let meta = self.meta(slot);
+            if meta.has(Flags::ON_DISK) && meta.usage().freq > 0 {
+                self.state.cold.mark_read(meta.hash);
+            }
+        }
+    }
+
     /// Every copy in a segment. Looks at the whole index.
     pub(crate) fn copies_in(&self, segment: SegmentId) -> Vec<(KeyHash, Location)> {
         let copies = self.state.cold.iter().map(|(hash, packed)| (hash, packed.location()));

@@ -12,5 +12,6 @@ mod index_share;
 mod open;
 mod opening;
 mod read_only;
+mod reclaim;
 mod spill;
 mod syncs;
