@@ -82,13 +82,16 @@ impl Budget {
     }
 
     /// Lends to a stripe for an entry that is large: an eighth of a stripe's share, or where entries are counted all of it.
-    /// `false` if it is not, or if too much is lent already; then the stripe's own share must do.
+    /// `false` if it is not, or if half of the pool is lent already, or all that the index leaves; then the stripe's own
+    /// share must do.
     #[inline]
     pub(crate) fn lend(&self, weight: u64) -> bool {
         let Plan { in_bytes, pool, stripe_bits, .. } = self.plan;
         let share = pool >> stripe_bits;
         let is_large = stripe_bits > 0 && weight > if in_bytes { share / 8 } else { share };
-        let lend = |borrowed: u64| (borrowed + weight <= self.plan.pool / 2).then(|| borrowed + weight);
+        let index = if in_bytes { self.index.load(Relaxed) } else { 0 };
+        let lent_max = (pool / 2).min(pool.saturating_sub(index));
+        let lend = |borrowed: u64| (borrowed + weight <= lent_max).then(|| borrowed + weight);
         is_large && self.borrowed.fetch_update(Relaxed, Relaxed, lend).is_ok()
     }
 
@@ -236,6 +239,10 @@ mod tests {
         assert!(!budget.lend(26), "half of the pool is lent");
         budget.give_back(200);
         assert!(budget.lend(26));
+        budget.give_back(226);
+        budget.resize_index(0, 701);
+        assert!(!budget.lend(100), "the index leaves 99");
+        assert!(budget.lend(99));
         let counted = |pool| Budget::new(Plan { in_bytes: false, pool, stripe_bits: 6, ..budget.plan });
         assert!(!counted(400).lend(1), "a stripe has room for six");
         assert!(counted(40).lend(1), "or for none");

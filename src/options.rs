@@ -168,7 +168,7 @@ pub enum Overload {
 /// When an entry that stays in RAM is copied to the log, so that a crash does not lose it. The
 /// hottest entries never leave RAM, so without such copies a crash would lose just these.
 ///
-/// The background thread makes the copies; no insert waits for them.
+/// The background thread makes the copies; no insert waits for one.
 ///
 /// # Examples
 ///
@@ -188,7 +188,8 @@ pub enum WriteBehind {
     /// Only when it leaves RAM, at [`flush`](crate::Cache::flush) and at [`close`](crate::Cache::close).
     Never,
     /// At once, every entry. What was inserted in the last moments before a crash, and not flushed, may still
-    /// be lost.
+    /// be lost. Where the disk is so slow that a large part of the budget waits for it, inserts do as
+    /// [`Overload::Wait`] says, or are copied only when they leave RAM ([`Overload::Shed`]).
     Through,
 }
 

@@ -100,7 +100,8 @@ pub struct Stats {
     /// ([`Builder::ram`](crate::Builder::ram)): entries with their metadata, what waits to be freed or written, the
     /// index. In entries ([`Builder::ram_entries`](crate::Builder::ram_entries)): these and what waits.
     pub ram_used: u64,
-    /// Of `ram_used`, in the same unit: what leaves RAM once it is written to disk.
+    /// Of `ram_used`, in the same unit: what leaves RAM once it is written to disk. In bytes with
+    /// [`WriteBehind::Through`](crate::WriteBehind::Through): also what the copies on their way take.
     pub ram_queued: u64,
     /// Bytes of RAM the index of the disk tier takes now; part of `ram_used` where that is in bytes.
     pub index_bytes: u64,

@@ -430,6 +430,11 @@ impl<K: Key, V: Value> Tiers<K, V> {
         }
     }
 
+    /// The index grows without inserts, too, for what is copied while it stays: all evict what they have too much then.
+    pub(crate) fn make_way_for_index(&self) {
+        self.for_each_shard(|shard| shard.shrink());
+    }
+
     /// Wakes the maintenance thread if enough waits for it.
     pub(crate) fn ring_for_batch(&self) {
         if self.budget.is_batch_waiting() || self.write_behind == WriteBehind::Through {

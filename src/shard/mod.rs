@@ -196,6 +196,11 @@ impl<K: Eq + Held, V: Held> Stripe<K, V> {
         writes_through: bool,
     ) -> Self {
         let (hot, writer) = Hot::new(arena, patience(&budget));
+        let copies = if writes_through && budget.is_in_bytes() {
+            PendingCopies::counted_in(Arc::clone(&budget))
+        } else {
+            PendingCopies::default()
+        };
         let cold = Cold::new();
         budget.resize_index(0, cold.bytes());
         let state = State {
@@ -204,7 +209,7 @@ impl<K: Eq + Held, V: Held> Stripe<K, V> {
             gate,
             readmission: Readmission::new(),
             cold,
-            copies: PendingCopies::default(),
+            copies,
             loads: Loads::new(),
             counts: Counts::default(),
             budget,
@@ -322,10 +327,11 @@ impl<'g, K: Eq + Held, V: Held> Shard<'g, K, V> {
         self.state.policy.steps()
     }
 
-    /// The weight of all resident entries; in bytes, also of those that wait for the last reader to leave.
+    /// The weight of all resident entries; in bytes, also of those that wait for the last reader to leave, and of the
+    /// copies of a cache that writes through.
     pub(crate) fn resident_weight(&self) -> u64 {
         let limbo = if self.state.budget.is_in_bytes() { self.hot.limbo_weight() } else { 0 };
-        self.state.policy.weight() + self.state.leaving + limbo
+        self.state.policy.weight() + self.state.leaving + self.state.copies.counted_bytes() + limbo
     }
 
     /// Has what was displaced dropped as soon as nobody can see it.

@@ -69,7 +69,7 @@ impl<'g, K: Eq + Held, V: Held> Shard<'g, K, V> {
             Some(old) => self.replace(old, arrival),
             None => self.add(arrival),
         };
-        if self.state.writes_through {
+        if self.state.writes_through && !self.state.budget.must_shed() {
             self.queue_copy(slot);
         }
         self.state.counts.inserts += 1;
@@ -209,8 +209,8 @@ impl<'g, K: Eq + Held, V: Held> Shard<'g, K, V> {
     }
 
     /// What the entries may weigh now: what is displaced and not yet freed takes from it. But to
-    /// evict ever more while a reader holds the epoch would free nothing, so it takes an eighth at most.
-    /// A budget in entries counts those that can be found.
+    /// evict ever more while a reader holds the epoch would free nothing, so it takes an eighth at most, and nothing
+    /// of what was borrowed for an entry that is here. A budget in entries counts those that can be found.
     #[inline]
     fn capacity(&self) -> u64 {
         self.share_and_capacity().1
@@ -220,7 +220,8 @@ impl<'g, K: Eq + Held, V: Held> Shard<'g, K, V> {
     #[inline]
     fn share_and_capacity(&self) -> (u64, u64) {
         let share = self.state.budget.capacity(self.state.borrowed);
-        let limbo = if self.state.budget.is_in_bytes() { self.limbo.min(share / 8) } else { 0 };
+        let limbo_max = (share - self.state.borrowed) / 8;
+        let limbo = if self.state.budget.is_in_bytes() { self.limbo.min(limbo_max) } else { 0 };
         (share, share - limbo)
     }
 

@@ -1,15 +1,25 @@
 //! The copies that are on their way to disk: queued, or in the batch that is being written.
 
-use std::collections::{VecDeque, hash_map::Entry};
+use std::{
+    collections::{VecDeque, hash_map::Entry},
+    sync::Arc,
+};
 
 use super::entry::SlotId;
 use crate::{
+    budget::Budget,
     hash::{HashMapByKeyHash, KeyHash},
     location::Location,
 };
 
 /// So many cancelled copies are not worth a look through the queue.
 const CANCELLED_MIN: usize = 64;
+
+/// For so many copies the memory is kept when the last has ended.
+const ROOM_KEPT: usize = 64;
+
+/// What a copy on its way takes here, at the most.
+const COPY_BYTES: u64 = 100;
 
 /// A copy on its way to disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,9 +49,16 @@ pub(crate) struct PendingCopies {
     copies: HashMapByKeyHash<Pending>,
     queue: VecDeque<(KeyHash, Ticket)>,
     last_ticket: u64,
+    /// What the copies take waits for the disk with what is leaving.
+    counted_in: Option<Arc<Budget>>,
 }
 
 impl PendingCopies {
+    /// Copies that inserts wait for if they are too many, for a cache that copies each insert.
+    pub(crate) fn counted_in(budget: Arc<Budget>) -> PendingCopies {
+        PendingCopies { counted_in: Some(budget), ..PendingCopies::default() }
+    }
+
     /// Queues a copy of `slot`, unless one is pending for its hash; whether it did.
     pub(crate) fn push(&mut self, hash: KeyHash, slot: SlotId) -> bool {
         let Entry::Vacant(vacant) = self.copies.entry(hash) else { return false };
@@ -49,6 +66,7 @@ impl PendingCopies {
         let ticket = Ticket(self.last_ticket);
         vacant.insert(Pending { slot, ticket, in_flight: None });
         self.queue.push_back((hash, ticket));
+        self.count_one();
         if self.queue.len() > 2 * self.copies.len() + CANCELLED_MIN {
             // Nobody takes them out while the disk keeps its thread waiting.
             let copies = &self.copies;
@@ -75,6 +93,9 @@ impl PendingCopies {
                 return Some((hash, copy));
             }
         }
+        if self.queue.capacity() > ROOM_KEPT {
+            self.queue = VecDeque::new();
+        }
         None
     }
 
@@ -97,20 +118,24 @@ impl PendingCopies {
 
     /// Ends the copy of this hash that is in flight to `location`, if it is still wanted.
     pub(crate) fn take_landed(&mut self, hash: KeyHash, location: Location) -> Option<Pending> {
-        match self.copies.entry(hash) {
-            Entry::Occupied(copy) if copy.get().in_flight == Some(location) => Some(copy.remove()),
-            _ => None,
-        }
+        self.get(hash).filter(|copy| copy.in_flight == Some(location))?;
+        self.take(hash)
     }
 
     /// Undoes `take_landed`.
     pub(crate) fn put_back(&mut self, hash: KeyHash, copy: Pending) {
         self.copies.insert(hash, copy);
+        self.count_one();
     }
 
     /// Ends the copy: written, or cancelled.
     pub(crate) fn take(&mut self, hash: KeyHash) -> Option<Pending> {
-        self.copies.remove(&hash)
+        let ended = self.copies.remove(&hash)?;
+        self.uncount_one();
+        if self.copies.is_empty() && self.copies.capacity() > ROOM_KEPT {
+            self.copies = HashMapByKeyHash::default();
+        }
+        Some(ended)
     }
 
     #[inline]
@@ -119,8 +144,28 @@ impl PendingCopies {
     }
 
     pub(crate) fn clear(&mut self) {
-        self.copies.clear();
-        self.queue.clear();
+        if let Some(budget) = &self.counted_in {
+            budget.sub_leaving(self.counted_bytes());
+        }
+        self.copies = HashMapByKeyHash::default();
+        self.queue = VecDeque::new();
+    }
+
+    /// What the copies take, where that is counted.
+    pub(crate) fn counted_bytes(&self) -> u64 {
+        if self.counted_in.is_some() { self.copies.len() as u64 * COPY_BYTES } else { 0 }
+    }
+
+    fn count_one(&self) {
+        if let Some(budget) = &self.counted_in {
+            budget.add_leaving(COPY_BYTES);
+        }
+    }
+
+    fn uncount_one(&self) {
+        if let Some(budget) = &self.counted_in {
+            budget.sub_leaving(COPY_BYTES);
+        }
     }
 
     #[cfg(any(test, feature = "testing"))]

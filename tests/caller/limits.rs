@@ -434,3 +434,16 @@ fn records_at_the_end_of_the_largest_segment() {
     assert!(segments > 1, "the first segment was not filled");
     figure(48, &format!("{keys} records to the end of a segment of {} MiB, all back", largest >> 20));
 }
+
+/// An entry that is large beside its stripe's share is overwritten again and again, in a cache that has room for it and
+/// for all others.
+#[test]
+fn a_large_entry_that_is_overwritten_stays() {
+    let cache = Cache::<u64, Vec<u8>>::in_memory().ram(64 * MIB).stripes(32).open().unwrap();
+    (1_000..1_320).for_each(|key| cache.insert(key, vec![0; 10_000]).unwrap());
+    for round in 0..10 {
+        cache.insert(1, vec![round; 16 << 20]).unwrap();
+        assert_eq!(cache.get_with(&1, |value| value[0]), Some(round));
+    }
+    assert_eq!(cache.len(), 321, "others had to go");
+}

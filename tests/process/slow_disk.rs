@@ -66,14 +66,40 @@ fn inserts_do_not_wait_for_a_slow_disk() {
     assert!(slow <= 2 * normal, "p99 {slow:?}, and {normal:?} without");
 }
 
+/// Of a cache that copies each insert, those that stay in RAM wait for the disk, too: what their copies take is counted.
+#[test]
+fn copies_of_what_stays_in_ram_do_not_pile_up() {
+    let disk = FaultDisk::over(Arc::new(MemoryDisk::new()));
+    slow_down(&disk);
+    let builder = Cache::<u64, Vec<u8>>::builder("cache").ram(RAM_BYTES).disk(256 * MIB).segment_size(MIB);
+    let builder = builder.admission(Admission::All).write_behind(WriteBehind::Through);
+    let cache = builder.io(Arc::new(disk)).open().unwrap();
+    let mut most_queued = 0;
+    for key in 0..KEYS {
+        cache.insert(key, vec![key as u8; 16]).unwrap();
+        most_queued = most_queued.max(cache.stats().ram_queued);
+    }
+    let stats = cache.stats();
+    assert_eq!((stats.evictions, stats.shed), (0, 0), "all of them have room in RAM");
+    assert!(most_queued > QUEUE_BYTES_MAX / 2, "the disk was not slow");
+    assert!(most_queued <= QUEUE_BYTES_MAX + 2_000, "{most_queued} bytes were queued");
+    cache.flush().unwrap();
+    assert_eq!(cache.stats().ram_queued, 0);
+    cache.check();
+}
+
+fn slow_down(disk: &FaultDisk) {
+    disk.watch(|Moment { operation, side, bytes, .. }| {
+        if operation == Operation::Write && side == Side::Before {
+            thread::sleep(Duration::from_micros(bytes as u64 * 1_000 / DISK_BYTES_PER_MS));
+        }
+    });
+}
+
 fn open(is_slow: bool) -> TestCache {
     let disk = FaultDisk::over(Arc::new(MemoryDisk::new()));
     if is_slow {
-        disk.watch(|Moment { operation, side, bytes, .. }| {
-            if operation == Operation::Write && side == Side::Before {
-                thread::sleep(Duration::from_micros(bytes as u64 * 1_000 / DISK_BYTES_PER_MS));
-            }
-        });
+        slow_down(&disk);
     }
     let builder = Cache::builder("cache").ram(RAM_BYTES).disk(256 * MIB).segment_size(MIB);
     let builder = builder.admission(Admission::All).write_behind(WriteBehind::Never);
