@@ -56,7 +56,7 @@ pub(crate) struct Tiers<K, V> {
     pub(crate) counts_entries: bool,
     /// What a clean close left, until every stripe has loaded its part. Guards just that.
     pub(crate) snapshot: Mutex<Option<Arc<SnapshotReader>>>,
-    /// Held while a stripe is loaded, which happens once. Taken before the stripe's lock, never under it.
+    /// Held while stripes are loaded, which happens to each once. Taken before a stripe's lock, never under it.
     pub(crate) loading: Mutex<()>,
 }
 
@@ -139,7 +139,8 @@ impl<K: Key, V: Value> Tiers<K, V> {
         found.lock(guard)
     }
 
-    /// Reads a stripe's part of the snapshot, or where that is damaged, of the footers.
+    /// Reads a stripe's part of the snapshot, or where that is damaged, of the footers; and with it those of the
+    /// stripes that share its blocks, so that each block is read once.
     #[cold]
     fn load(&self, stripe: usize, guard: &Guard) {
         let _loading = self.loading.lock();
@@ -149,14 +150,24 @@ impl<K: Key, V: Value> Tiers<K, V> {
         let (Some(log), Some(reader)) = (&self.log, self.snapshot.lock().clone()) else {
             unreachable!("a stripe without a snapshot is loaded at open")
         };
-        let mut index = Filling::new(reader.len_of(stripe, self.stripe_bits));
-        match reader.read(stripe, self.stripe_bits, |hash, bits| index.add(hash, bits)) {
-            Ok(()) => self.stripes[stripe].lock(guard).load_index(index.finish()),
+        let siblings = reader.siblings(stripe, self.stripe_bits);
+        let entries = reader.len_of(stripe, self.stripe_bits);
+        let most = if siblings.len() == 1 { entries } else { most_of_mean(entries / siblings.len()) };
+        let mut indexes: Vec<_> = siblings.clone().map(|_| Filling::new(most)).collect();
+        let read = reader.read(stripe, self.stripe_bits, |hash, bits| {
+            indexes[hash.stripe(self.stripe_bits) - siblings.start].add(hash, bits);
+        });
+        match read {
+            Ok(()) => {
+                for (stripe, index) in self.stripes[siblings.clone()].iter().zip(indexes) {
+                    stripe.lock(guard).load_index(index.finish());
+                }
+            }
             Err(_) => self
-                .recover(log, stripe..stripe + 1)
+                .recover(log, siblings.clone())
                 .unwrap_or_else(|error| log.give_up_past(&error.to_string())),
         }
-        self.stripes[stripe].set_loaded();
+        self.stripes[siblings].iter().for_each(Stripe::set_loaded);
     }
 
     /// Where the snapshot has a hash whose stripe is not loaded yet, as long as the maintenance thread is about
@@ -209,10 +220,8 @@ impl<K: Key, V: Value> Tiers<K, V> {
     /// Loads stripes from the footers: sorted out first, so that each fills its index in one go, while
     /// that is near the processor.
     fn recover(&self, log: &Log, stripes: Range<usize>) -> Result<(), Error> {
-        // As many as there will be, hashes being spread evenly, give or take four deviations: lists that grow
-        // by doubling would together be larger than the index.
-        let mean = log.recorded() as usize / self.stripes.len();
-        let most = mean + 4 * mean.isqrt();
+        // Lists that grow by doubling would together be larger than the index.
+        let most = most_of_mean(log.recorded() as usize / self.stripes.len());
         let mut found: Vec<_> = stripes.clone().map(|_| Vec::with_capacity(most)).collect();
         log.recover(stripes.clone(), self.stripe_bits, &mut |hash, location| {
             found[hash.stripe(self.stripe_bits) - stripes.start].push((hash, location));
@@ -495,4 +504,10 @@ impl<K: Key, V: Value> Tiers<K, V> {
         self.for_each_shard(|shard| used += shard.resident_weight());
         used
     }
+}
+
+/// As many entries as a stripe will have where the mean is so many: hashes are spread evenly, give or take four
+/// deviations.
+fn most_of_mean(mean: usize) -> usize {
+    mean + 4 * mean.isqrt()
 }

@@ -256,20 +256,21 @@ impl SnapshotReader {
         self.blocks.iter().map(|block| u64::from(block.count)).sum()
     }
 
-    /// The slots of a stripe of `1 << stripe_bits`, which may be another number than the writer's:
-    /// stripes are ranges of the hash, so the ones nest in the others. What was found before an error
-    /// is not to be used.
+    /// The slots of a stripe of `1 << stripe_bits` and of its [siblings](Self::siblings). The number may be another
+    /// than the writer's: stripes are ranges of the hash, so the ones nest in the others. What was found before an
+    /// error is not to be used.
     pub(crate) fn read(
         &self,
         stripe: usize,
         stripe_bits: u32,
         mut found: impl FnMut(KeyHash, u64),
     ) -> Result<(), Damaged> {
+        let siblings = self.siblings(stripe, stripe_bits);
         let mut bytes = Vec::new();
         for index in self.blocks_of(stripe, stripe_bits) {
             self.read_block(index, &mut bytes)?;
             let slots = bytes.chunks_exact(SLOT_BYTES).map(decode_slot);
-            for (hash, packed) in slots.filter(|(hash, _)| hash.stripe(stripe_bits) == stripe) {
+            for (hash, packed) in slots.filter(|(hash, _)| siblings.contains(&hash.stripe(stripe_bits))) {
                 found(hash, packed);
             }
         }
@@ -287,7 +288,15 @@ impl SnapshotReader {
         Ok(slots.find(|(found, _)| *found == hash).map(|(_, packed)| packed))
     }
 
-    /// A stripe has so many slots at the most.
+    /// The stripes of `1 << stripe_bits` that nest in the same one of the writer's, and so share its blocks: this
+    /// one alone, unless the writer had fewer.
+    pub(crate) fn siblings(&self, stripe: usize, stripe_bits: u32) -> Range<usize> {
+        let finer = stripe_bits.saturating_sub(self.header.stripe_bits);
+        let first = stripe >> finer << finer;
+        first..first + (1 << finer)
+    }
+
+    /// A stripe and its siblings have so many slots at the most.
     pub(crate) fn len_of(&self, stripe: usize, stripe_bits: u32) -> usize {
         self.blocks[self.blocks_of(stripe, stripe_bits)].iter().map(|block| block.count as usize).sum()
     }

@@ -634,8 +634,14 @@ fn a_clean_close_gives_the_snapshot_back_in_any_number_of_stripes() {
     let Source::Snapshot(reader) = &bench.open.as_ref().unwrap().source else { panic!() };
     for bits in [0, STRIPE_BITS - 1, STRIPE_BITS, STRIPE_BITS + 2] {
         let mut all = Vec::new();
-        for stripe in 0..1 << bits {
-            reader.read(stripe, bits, |hash, packed| all.push((hash, packed))).unwrap();
+        let mut next = 0;
+        while next < 1 << bits {
+            let siblings = reader.siblings(next, bits);
+            let before = all.len();
+            reader.read(siblings.end - 1, bits, |hash, packed| all.push((hash, packed))).unwrap();
+            assert!(all[before..].iter().all(|(hash, _)| siblings.contains(&hash.stripe(bits))));
+            assert!(all.len() - before <= reader.len_of(next, bits));
+            next = siblings.end;
         }
         all.sort();
         assert_eq!(all, slots, "{bits} bits");

@@ -381,11 +381,15 @@ impl Filling {
         }
     }
 
+    /// The index, in a table for as many entries as have come.
     pub(crate) fn finish(mut self) -> Cold {
         if self.last.is_some() {
             self.cold.complete();
         }
-        self.cold.fit();
+        let homes = homes_for(self.cold.len);
+        if homes < self.cold.homes {
+            self.cold.resize(homes);
+        }
         self.cold
     }
 }
@@ -619,7 +623,9 @@ mod tests {
             assert!(fill(&mut cold.iter(), announced).iter().eq(cold.iter()));
             assert!(fill(&mut last_first(), announced).iter().eq(cold.iter()));
         }
-        assert_eq!(fill(&mut cold.iter(), 10_000).homes, homes_for(10_000));
+        for announced in [10_000, 10_400, 100_000] {
+            assert_eq!(fill(&mut cold.iter(), announced).homes, homes_for(10_000));
+        }
     }
 
     #[test]

@@ -77,6 +77,38 @@ fn the_journal_is_written_for_copies_on_disk_only() {
     );
 }
 
+/// Stripes that nest in one of the last run's read its part of the snapshot together.
+#[test]
+fn the_snapshot_is_read_once_by_any_number_of_stripes() {
+    const ENTRIES: u64 = 20_000;
+    for (from, to) in [(1, 256), (8, 64), (64, 64), (64, 4)] {
+        let memory = MemoryDisk::new();
+        let cache = builder(memory.clone()).ram(16 * MIB).stripes(from).open().unwrap();
+        (0..ENTRIES).for_each(|key| cache.insert(key, vec![1; 16]).unwrap());
+        cache.close().unwrap();
+        let snapshot_bytes = memory.bytes("cache/index.snap").unwrap().len();
+        let (disk, read_bytes) = counting_reads(memory, "index.snap");
+        let cache = builder(disk).ram(16 * MIB).stripes(to).open().unwrap();
+        assert_eq!((cache.stats().recovery.start, cache.len()), (Start::Clean, ENTRIES));
+        let read_bytes = read_bytes.load(Relaxed);
+        assert_eq!(read_bytes, snapshot_bytes as u64, "{from} stripes, then {to}");
+        (0..ENTRIES).for_each(|key| assert!(cache.contains_key(&key), "key {key}"));
+        cache.check();
+    }
+}
+
+/// The disk, and how many bytes are read of its files whose names begin so.
+fn counting_reads(disk: MemoryDisk, prefix: &'static str) -> (FaultDisk, Arc<AtomicU64>) {
+    let (disk, read_bytes) = (FaultDisk::over(Arc::new(disk)), Arc::new(AtomicU64::new(0)));
+    let counted = Arc::clone(&read_bytes);
+    disk.watch(move |Moment { operation, file, side, bytes }| {
+        if operation == Operation::Read && side == Side::After && file.starts_with(prefix) {
+            counted.fetch_add(bytes as u64, Relaxed);
+        }
+    });
+    (disk, read_bytes)
+}
+
 /// A promoted entry remembers its copy: to evict it again writes nothing.
 #[test]
 fn to_evict_what_was_promoted_writes_nothing() {

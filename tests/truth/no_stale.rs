@@ -1,7 +1,11 @@
 //! Line 32: no look-up returns a value whose overwrite, remove or clear was acknowledged before it began:
 //! judged per key while eight threads do everything at once to few keys, through many reopens.
 
-use std::{sync::atomic::AtomicU64, thread, time::Duration};
+use std::{
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    thread,
+    time::Duration,
+};
 
 use crate::common::{
     Random, TempDir, cases, fault_disk, figure, from_env, oracle::Oracle, tiny, watchdog::watched,
@@ -45,16 +49,26 @@ fn eight_threads_and_reclaim() {
 /// Most of each life passes while the snapshot of the one before is still being loaded.
 #[test]
 fn eight_threads_and_a_slow_start() {
-    run(FEW_KEYS, 20_000, |dir| {
-        let disk = fault_disk();
-        disk.watch(|moment| {
-            let is_loading = moment.operation == Operation::Read && moment.file == "index.snap";
-            if is_loading && thread::current().name() == Some("embercache") {
-                thread::sleep(Duration::from_millis(5));
-            }
-        });
-        tiny(&dir.cache()).stripes(16).io(disk)
+    run(FEW_KEYS, 20_000, |dir| starting_slowly(dir).stripes(16));
+}
+
+/// The same where each life has another number of stripes than the one before: they are loaded by twos, or each
+/// from two.
+#[test]
+fn eight_threads_and_a_slow_start_with_other_stripes() {
+    let lives = AtomicU64::new(0);
+    run(FEW_KEYS, 20_000, |dir| starting_slowly(dir).stripes(8 << (lives.fetch_add(1, Relaxed) % 2)));
+}
+
+fn starting_slowly(dir: &TempDir) -> Builder<u64, Vec<u8>> {
+    let disk = fault_disk();
+    disk.watch(|moment| {
+        let is_loading = moment.operation == Operation::Read && moment.file == "index.snap";
+        if is_loading && thread::current().name() == Some("embercache") {
+            thread::sleep(Duration::from_millis(5));
+        }
     });
+    tiny(&dir.cache()).io(disk)
 }
 
 /// What each life ended with.
