@@ -162,12 +162,26 @@ impl<K: Key, V: Value> Tiers<K, V> {
                 for (stripe, index) in self.stripes[siblings.clone()].iter().zip(indexes) {
                     stripe.lock(guard).load_index(index.finish());
                 }
+                self.stripes[siblings].iter().for_each(Stripe::set_loaded);
             }
-            Err(_) => self
-                .recover(log, siblings.clone())
-                .unwrap_or_else(|error| log.give_up_past(&error.to_string())),
+            Err(_) => self.load_damaged(log, &reader, siblings),
         }
-        self.stripes[siblings].iter().for_each(Stripe::set_loaded);
+    }
+
+    /// Loads stripes that have damage in the snapshot from the footers, and with them all others that have: each
+    /// would take a pass over these by itself. What is whole stays for the snapshot, which knows more.
+    fn load_damaged(&self, log: &Log, reader: &SnapshotReader, known: Range<usize>) {
+        let mut is_damaged = vec![false; self.stripes.len()];
+        for first in (0..self.stripes.len()).step_by(known.len()) {
+            let is_whole = || reader.read(first, self.stripe_bits, |_, _| {}).is_ok();
+            if first == known.start || !self.stripes[first].is_loaded() && !is_whole() {
+                is_damaged[first..first + known.len()].fill(true);
+            }
+        }
+        self.recover(log, |stripe| is_damaged[stripe])
+            .unwrap_or_else(|error| log.give_up_past(&error.to_string()));
+        let damaged = (0..self.stripes.len()).filter(|&stripe| is_damaged[stripe]);
+        damaged.for_each(|stripe| self.stripes[stripe].set_loaded());
     }
 
     /// Where the snapshot has a hash whose stripe is not loaded yet, as long as the maintenance thread is about
@@ -201,14 +215,14 @@ impl<K: Key, V: Value> Tiers<K, V> {
     }
 
     fn recover_in_parallel(&self, log: &Log) -> Result<(), Error> {
-        let (lower, upper) = (0..self.stripes.len() / 2, self.stripes.len() / 2..self.stripes.len());
+        let middle = self.stripes.len() / 2;
         if log.recorded() < PARALLEL_RECOVERY_MIN {
-            return self.recover(log, 0..self.stripes.len());
+            return self.recover(log, |_| true);
         }
         thread::scope(|scope| {
-            let recover_upper = || self.recover(log, upper.clone());
+            let recover_upper = || self.recover(log, |stripe| stripe >= middle);
             let second = thread::Builder::new().spawn_scoped(scope, recover_upper);
-            let first = self.recover(log, lower);
+            let first = self.recover(log, |stripe| stripe < middle);
             let second = match second {
                 Ok(second) => second.join().unwrap_or_else(|panic| panic::resume_unwind(panic)),
                 Err(_) => recover_upper(),
@@ -217,16 +231,17 @@ impl<K: Key, V: Value> Tiers<K, V> {
         })
     }
 
-    /// Loads stripes from the footers: sorted out first, so that each fills its index in one go, while
-    /// that is near the processor.
-    fn recover(&self, log: &Log, stripes: Range<usize>) -> Result<(), Error> {
+    /// Loads the stripes that are asked for from the footers: sorted out first, so that each fills its index in one
+    /// go, while that is near the processor.
+    fn recover(&self, log: &Log, is_asked: impl Fn(usize) -> bool) -> Result<(), Error> {
         // Lists that grow by doubling would together be larger than the index.
         let most = most_of_mean(log.recorded() as usize / self.stripes.len());
-        let mut found: Vec<_> = stripes.clone().map(|_| Vec::with_capacity(most)).collect();
-        log.recover(stripes.clone(), self.stripe_bits, &mut |hash, location| {
-            found[hash.stripe(self.stripe_bits) - stripes.start].push((hash, location));
+        let room = |stripe| Vec::with_capacity(if is_asked(stripe) { most } else { 0 });
+        let mut found: Vec<_> = (0..self.stripes.len()).map(room).collect();
+        log.recover(&is_asked, self.stripe_bits, &mut |hash, location| {
+            found[hash.stripe(self.stripe_bits)].push((hash, location));
         })?;
-        for (stripe, found) in stripes.zip(found) {
+        for (stripe, found) in found.into_iter().enumerate().filter(|&(stripe, _)| is_asked(stripe)) {
             self.stripes[stripe].lock(&epoch::pin()).load(&found);
         }
         Ok(())

@@ -1,6 +1,6 @@
 //! Finding what of the past is alive, without an index.
 
-use std::{ops::Range, sync::Arc};
+use std::sync::Arc;
 
 use super::{
     Log,
@@ -14,7 +14,7 @@ use super::{
 use crate::{error::Error, hash::KeyHash, io::is_shortage, location::Location, sync::Ordering::Relaxed};
 
 impl Log {
-    /// The live records of these stripes' hashes, newest first: the first of a hash counts, the
+    /// The live records of the stripes that are asked for, newest first: the first of a hash counts, the
     /// caller ignores later ones of the same hash. Looks at the segments that were there at
     /// `open`, then or later, for a stripe that nothing has been stored in or removed from since.
     ///
@@ -26,7 +26,7 @@ impl Log {
     /// There are no descriptors left for the files, which says nothing about them: what was found so far is not all.
     pub(crate) fn recover(
         &self,
-        stripes: Range<usize>,
+        is_asked: impl Fn(usize) -> bool,
         stripe_bits: u32,
         found: &mut dyn FnMut(KeyHash, Location),
     ) -> Result<(), Error> {
@@ -49,7 +49,7 @@ impl Log {
         let segments: Vec<_> = self.table.read().all().rev().cloned().collect();
         for segment in segments.iter().filter(|segment| segment.id().get() < self.past.first_own) {
             for entry in self.entries_for_good(segment)?.iter().rev() {
-                if stripes.contains(&entry.hash.stripe(stripe_bits)) && alive(entry) {
+                if is_asked(entry.hash.stripe(stripe_bits)) && alive(entry) {
                     found(entry.hash, entry.location);
                 }
             }

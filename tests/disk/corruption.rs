@@ -14,7 +14,7 @@ use crate::common::{
     Random, TestCache, cases, figure, from_env,
     value::{self, value},
 };
-use embercache::{Admission, Builder, Cache, KIB, MIB, Start, WriteBehind, testing::MemoryDisk};
+use embercache::{Admission, Builder, Cache, Durability, KIB, MIB, Start, WriteBehind, testing::MemoryDisk};
 
 /// One key in so many is overwritten after it was flushed, and another removed.
 const CHANGED: u64 = 10;
@@ -390,6 +390,27 @@ fn the_snapshot_is_damaged() {
     }
     figure(20, &format!("{damages} flips and cuts of the snapshot, the same keys after each"));
     assert!(fallbacks > damages / 4, "{fallbacks} of {damages} were noticed at open");
+}
+
+/// `Clean` has no journal that footers could be believed by: what is damaged in its snapshot is lost, and no more.
+#[test]
+fn a_damaged_snapshot_costs_a_clean_cache_one_stripe() {
+    let disk = MemoryDisk::new();
+    let clean = || builder(&disk, SEGMENTS).durability(Durability::Clean);
+    let cache = clean().open().unwrap();
+    (0..SEGMENTS.keys).for_each(|key| cache.insert(key, value(key, 1, 24)).unwrap());
+    cache.close().unwrap();
+    let mut snapshot = disk.bytes("cache/index.snap").unwrap();
+    snapshot[64] ^= 1;
+    disk.overwrite("cache/index.snap", snapshot);
+    let cache = clean().open().unwrap();
+    let found = (0..SEGMENTS.keys).filter(|&key| match cache.get(&key) {
+        None => false,
+        found => found == Some(value(key, 1, 24)) || panic!("key {key} is another"),
+    });
+    let (found, keys) = (found.count() as u64, SEGMENTS.keys);
+    assert_eq!((cache.stats().recovery.start, cache.len()), (Start::Clean, found));
+    assert!((keys / 2..keys).contains(&found), "{found} of {keys} in three of four stripes");
 }
 
 /// Line 21: every byte of a small journal, and of one of 64 KiB.

@@ -97,6 +97,33 @@ fn the_snapshot_is_read_once_by_any_number_of_stripes() {
     }
 }
 
+/// All stripes that the snapshot has damaged are made up for by one pass over the footers.
+#[test]
+fn a_damaged_snapshot_is_made_up_for_once() {
+    const ENTRIES: u64 = 20_000;
+    let memory = MemoryDisk::new();
+    let cache = builder(memory.clone()).ram(16 * MIB).stripes(64).open().unwrap();
+    (0..ENTRIES).for_each(|key| cache.insert(key, vec![1; 16]).unwrap());
+    cache.close().unwrap();
+    let segment_bytes_read = |memory: MemoryDisk, stripes, start| {
+        let (disk, read_bytes) = counting_reads(memory, "seg-");
+        let cache = builder(disk).ram(16 * MIB).stripes(stripes).open().unwrap();
+        assert_eq!((cache.stats().recovery.start, cache.len()), (start, ENTRIES));
+        cache.check();
+        read_bytes.load(Relaxed)
+    };
+    let killed = memory.after_kill();
+    killed.remove("cache/index.snap");
+    let once = segment_bytes_read(killed, 64, Start::Recovered);
+    let mut snapshot = memory.bytes("cache/index.snap").unwrap();
+    snapshot[64..][..ENTRIES as usize * 15].fill(0);
+    memory.overwrite("cache/index.snap", snapshot);
+    for stripes in [4, 64, 256] {
+        let read_bytes = segment_bytes_read(memory.after_kill(), stripes, Start::Clean);
+        assert!(read_bytes <= 2 * once, "{read_bytes} bytes by {stripes} stripes, {once} would do");
+    }
+}
+
 /// The disk, and how many bytes are read of its files whose names begin so.
 fn counting_reads(disk: MemoryDisk, prefix: &'static str) -> (FaultDisk, Arc<AtomicU64>) {
     let (disk, read_bytes) = (FaultDisk::over(Arc::new(disk)), Arc::new(AtomicU64::new(0)));
