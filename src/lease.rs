@@ -23,8 +23,9 @@ impl<K: Key, V: Value> Cache<K, V> {
     ///
     /// However many threads ask for the key at the same time, one of them loads and the others wait for
     /// it. If the key is inserted, removed or cleared meanwhile, those who had asked before get what was loaded,
-    /// and it is not stored. If `load` panics, the next thread that waits runs its own. `load` must not ask for
-    /// the same key: it would wait for itself.
+    /// and it is not stored. If `load` panics, the next thread that waits runs its own. If `load` asks for the same
+    /// key, or something that its thread drops meanwhile does, that loads for itself, and what it loads is not stored.
+    /// But `load` must not wait for another thread that asks for the key, since that one waits for `load`.
     ///
     /// A value that cannot be stored is returned all the same: because it is too large, because its key cannot
     /// be encoded, or because the cache is closed, was opened for reading only or belongs to the process that

@@ -4,7 +4,10 @@ use std::{borrow::Borrow, collections::hash_map::Entry, sync::Arc};
 
 use crate::{
     hash::{HashMapByKeyHash, KeyHash},
-    sync::{Condvar, Mutex},
+    sync::{
+        Condvar, Mutex,
+        thread::{self, ThreadId},
+    },
 };
 
 /// The right to store one load's value. Never used twice in a stripe.
@@ -39,7 +42,8 @@ pub(crate) enum Turn<V> {
     Lead(LoadId, Arc<Flight<V>>),
     /// Another is loading it.
     Wait(Arc<Flight<V>>),
-    /// Load for yourself: another key with the same hash is being loaded.
+    /// Load for yourself, and store nothing: another key with the same hash is being loaded, or the calling thread
+    /// leads the load of this one, and would wait for itself.
     Alone,
 }
 
@@ -56,7 +60,7 @@ impl<K: Eq, V> Loads<K, V> {
     {
         let Some(load) = self.load_of(hash, key, owned) else { return Turn::Alone };
         if let Some(flight) = &load.flight {
-            return Turn::Wait(flight.clone());
+            return if flight.is_led_here() { Turn::Alone } else { Turn::Wait(flight.clone()) };
         }
         let flight = Arc::new(Flight::new());
         load.flight = Some(flight.clone());
@@ -151,6 +155,7 @@ impl<K: Eq, V> Loads<K, V> {
 /// One load that others wait for.
 #[derive(Debug)]
 pub(crate) struct Flight<V> {
+    leader: ThreadId,
     /// Guards the outcome; nothing else is locked and no user code but `V::clone` runs under it.
     outcome: Mutex<Outcome<V>>,
     landed: Condvar,
@@ -165,8 +170,15 @@ enum Outcome<V> {
 }
 
 impl<V> Flight<V> {
+    /// Of a load that the calling thread leads.
     fn new() -> Flight<V> {
-        Flight { outcome: Mutex::new(Outcome::Loading), landed: Condvar::new() }
+        let leader = thread::current().id();
+        Flight { leader, outcome: Mutex::new(Outcome::Loading), landed: Condvar::new() }
+    }
+
+    /// Whether the calling thread leads it: it asks again in its load, or in what it drops beside that.
+    fn is_led_here(&self) -> bool {
+        self.leader == thread::current().id()
     }
 
     /// Hands the value to everyone who waits.
@@ -207,11 +219,17 @@ mod tests {
 
     const HASH: KeyHash = KeyHash(1);
 
+    /// How another thread joins the load of 7.
+    fn join_elsewhere(loads: &mut Loads<u32, u32>) -> Turn<u32> {
+        thread::scope(|scope| scope.spawn(|| loads.join(HASH, &7, &mut Some(7))).join().unwrap())
+    }
+
     #[test]
     fn one_leads_and_the_others_wait() {
         let mut loads = Loads::<u32, u32>::new();
         let Turn::Lead(id, flight) = loads.join(HASH, &7, &mut Some(7)) else { panic!("nobody led before") };
-        assert!(matches!(loads.join(HASH, &7, &mut Some(7)), Turn::Wait(_)));
+        assert!(matches!(join_elsewhere(&mut loads), Turn::Wait(_)));
+        assert!(matches!(loads.join(HASH, &7, &mut Some(7)), Turn::Alone), "it would wait for itself");
         flight.land(70);
         assert_eq!(flight.wait(), Some(70));
         assert!(loads.is_alive(HASH, id));
@@ -255,7 +273,7 @@ mod tests {
         assert!(loads.fill(HASH, first));
         let (second, _under_way) = lead(&mut loads);
         drop(loads.release(HASH, first, Some(&stored)));
-        assert!(matches!(loads.join(HASH, &7, &mut Some(7)), Turn::Wait(_)), "it ended another's flight");
+        assert!(matches!(join_elsewhere(&mut loads), Turn::Wait(_)), "it ended another's flight");
         assert!(loads.fill(HASH, second));
     }
 

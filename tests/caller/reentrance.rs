@@ -14,7 +14,8 @@ use std::{
 };
 
 use embercache::{
-    Admission, Bincode, Cache, Codec, CodecError, CodecId, MIB, WriteBehind, testing::FaultDisk,
+    Admission, Bincode, Cache, Codec, CodecError, CodecId, MIB, WriteBehind,
+    testing::{FaultDisk, MemoryDisk},
 };
 
 /// Runs `body`; panics if it does not end.
@@ -260,6 +261,74 @@ fn the_filter_may_ask_for_what_is_being_loaded() {
             vec![2]
         });
         assert!(has_asked.load(SeqCst) && loaded == [2]);
+    });
+}
+
+/// A load asks for the key that it loads: nobody else will bring it.
+#[test]
+fn a_load_may_ask_for_its_own_key() {
+    ends(|| {
+        let cache: Cache<u64, u64> = Cache::in_memory().ram(MIB).open().unwrap();
+        let loaded = cache.get_or_insert_with(&1, || {
+            let within = cache.get_or_insert_with(&1, || 10);
+            assert_eq!(cache.get(&1), None, "only what was asked for first is stored");
+            within + 1
+        });
+        assert_eq!((loaded, cache.get(&1), cache.stats().loads), (11, Some(11), 2));
+    });
+}
+
+/// The one within stores nothing, whatever has become of the key meanwhile (R8).
+#[test]
+fn a_load_within_the_load_of_its_key_undoes_no_remove() {
+    ends(|| {
+        let cache: Cache<u64, u64> = Cache::in_memory().ram(MIB).open().unwrap();
+        let loaded = cache.get_or_insert_with(&1, || {
+            cache.get_or_insert_with(&1, || {
+                cache.remove(&1).unwrap();
+                10
+            })
+        });
+        assert_eq!((loaded, cache.get(&1)), (10, None));
+    });
+}
+
+/// A large value is dropped while a load begins, and asks for the key that its own thread is about to load.
+#[test]
+fn a_dropped_value_may_ask_for_what_its_thread_is_about_to_load() {
+    ends(|| {
+        let disk = MemoryDisk::new();
+        let builder = Cache::<u64, Errand>::in_memory().ram(64 * MIB).stripes(1).weigher(|_, _| 4 * MIB);
+        let cache = builder.io(Arc::new(disk.clone())).open().unwrap();
+        let (loads, asked) = (Arc::new(Mutex::new(None)), Arc::new(AtomicU64::new(0)));
+        let run = {
+            let (asks, loads, asked) = (cache.clone(), Arc::clone(&loads), Arc::clone(&asked));
+            let own_thread = thread::current().id();
+            Arc::new(move || {
+                let key = *loads.lock().unwrap();
+                if let Some(key) = key
+                    && thread::current().id() == own_thread
+                {
+                    asked.fetch_add(1, SeqCst);
+                    asks.get_or_insert_with(&key, || Errand::none(None));
+                }
+            })
+        };
+        // Not in each round: another test's thread may drop it, or stand in the way of that.
+        for key in (0..10_000).step_by(2) {
+            let ttl = Duration::from_secs(1);
+            cache.insert_with_ttl(key, Errand { run: run.clone(), _held: None }, ttl).unwrap();
+            cache.insert_with_ttl(key + 1, Errand::none(None), ttl).unwrap();
+            disk.advance_clock(2 * ttl);
+            assert!(!cache.contains_key(&key));
+            *loads.lock().unwrap() = Some(key + 1);
+            cache.get_or_insert_with(&(key + 1), || Errand::none(None));
+            *loads.lock().unwrap() = None;
+            if asked.load(SeqCst) == 10 {
+                return;
+            }
+        }
+        panic!("they are not dropped while a load begins");
     });
 }
 
