@@ -1,8 +1,8 @@
 //! Loads through the cache: one at a time, and never stored after an invalidation (R8).
 
-use std::{borrow::Borrow, fmt, sync::Arc, time::Duration};
+use std::{borrow::Borrow, fmt, mem, panic::catch_unwind, sync::Arc, time::Duration};
 
-use crossbeam_epoch as epoch;
+use crossbeam_epoch::{self as epoch, Guard};
 
 use crate::{
     cache::Cache,
@@ -86,23 +86,20 @@ impl<K: Key, V: Value> Cache<K, V> {
             match self.join_load(key) {
                 Join::Arrived => {}
                 // Whoever loads may be waiting for the cache's thread.
-                Join::Turn(Turn::Wait(_), _) if self.tiers.bell.is_attendant() => return load(),
-                Join::Turn(Turn::Wait(flight), _) => {
+                Join::Wait(_) if self.tiers.bell.is_attendant() => return load(),
+                Join::Wait(flight) => {
                     if let Some(value) = flight.wait() {
                         return Ok(value);
                     }
                 }
-                Join::Turn(Turn::Lead(id, flight), missed) => {
-                    let lead = Lead::new(self, missed.hash, id, flight);
+                Join::Lead { lead, has_copy } => {
                     // Inserted since the look-up, it may have left RAM already. An insert from here on ends this load.
-                    if missed.has_copy
-                        && let Some(value) = self.get(key)
-                    {
+                    if has_copy && let Some(value) = self.get(key) {
                         return Ok(value);
                     }
                     return load().inspect(|value| lead.land(key.to_owned(), value));
                 }
-                Join::Turn(Turn::Alone, _) | Join::Impossible => return load(),
+                Join::Alone => return load(),
             }
         }
     }
@@ -152,17 +149,17 @@ impl<K: Key, V: Value> Cache<K, V> {
         Ok(Lease::new(self.clone(), hash, mine, id))
     }
 
-    fn join_load<Q>(&self, key: &Q) -> Join<V>
+    fn join_load<Q>(&self, key: &Q) -> Join<'_, K, V>
     where
         K: Borrow<Q>,
         Q: KeyBytes + ToOwned<Owned = K> + ?Sized,
     {
-        let Ok(hash) = self.tiers.hash_to_change(key) else { return Join::Impossible };
+        let Ok(hash) = self.tiers.hash_to_change(key) else { return Join::Alone };
         let mut owned = Some(key.to_owned());
         let guard = &epoch::pin();
         let mut shard = self.tiers.shard(hash, guard);
         if shard.is_closed() {
-            return Join::Impossible;
+            return Join::Alone;
         }
         let has_copy = match shard.find(hash, key) {
             Found::Hot(_) => return Join::Arrived,
@@ -171,27 +168,30 @@ impl<K: Key, V: Value> Cache<K, V> {
         };
         let turn = shard.join_load(hash, key, &mut owned);
         drop(shard);
+        // From here on a load that was begun ends, whatever happens.
+        let join = match turn {
+            Turn::Lead(id, flight) => Join::Lead { lead: Lead::new(self, hash, id, flight), has_copy },
+            Turn::Wait(flight) => Join::Wait(flight),
+            Turn::Alone => Join::Alone,
+        };
+        drop_quietly(owned);
         // What has expired; the load may take long.
         collect(guard);
-        // As in `lease`.
-        drop_quietly(owned);
-        Join::Turn(turn, Missed { hash, has_copy })
+        join
     }
 }
 
 /// What one who found nothing is to do.
-enum Join<V> {
+enum Join<'c, K: Key, V: Value> {
     /// Look again: it has come in the meantime.
     Arrived,
-    Turn(Turn<V>, Missed),
-    /// Load, and store nothing: the cache is closed, is not changed or cannot hold the key.
-    Impossible,
-}
-
-/// The hash of a key that was not found, and whether a copy on disk has that hash.
-struct Missed {
-    hash: KeyHash,
-    has_copy: bool,
+    /// Load and land, and look first where there is a copy on disk with that hash.
+    Lead { lead: Lead<'c, K, V>, has_copy: bool },
+    /// Another is loading it.
+    Wait(Arc<Flight<V>>),
+    /// Load, and store nothing: the cache is closed, is not changed or cannot hold the key, or a load is under way
+    /// that cannot be waited for.
+    Alone,
 }
 
 /// The right to store what is being loaded for a key, as long as nothing invalidates it. Taken by
@@ -337,8 +337,19 @@ fn release<K: Key, V: Value>(cache: &Cache<K, V>, hash: KeyHash, id: LoadId, led
     if cache.tiers.check_origin().is_err() {
         return;
     }
-    let guard = &epoch::pin();
+    let guard = &pin_quietly();
     let ended = cache.tiers.shard(hash, guard).release_load(hash, id, led);
     // Nothing may keep a lead from telling those who wait.
     drop_quietly(ended);
+}
+
+/// Pins. What others have deferred to the epoch runs then, and a panic of it ends here: nobody would end the load.
+fn pin_quietly() -> Guard {
+    loop {
+        match catch_unwind(epoch::pin) {
+            Ok(guard) => return guard,
+            // What has panicked does not run again. The payload is left as in `drop_quietly`.
+            Err(payload) => mem::forget(payload),
+        }
+    }
 }

@@ -6,14 +6,17 @@
 use std::{
     array,
     collections::{HashMap, HashSet},
-    panic::{self, AssertUnwindSafe, catch_unwind, panic_any},
+    panic::{self, AssertUnwindSafe, catch_unwind, panic_any, resume_unwind},
     sync::{
         Arc,
         atomic::{AtomicI64, AtomicU64, Ordering::SeqCst},
+        mpsc,
     },
     thread,
     time::Duration,
 };
+
+use crossbeam_epoch as epoch;
 
 use crate::common::{Random, cases, figure, from_env, wait_until};
 use embercache::{
@@ -172,6 +175,72 @@ fn panics_of_user_code() {
         &format!("{all} panics in {operations} operations, 0 stripes harmed, 0 leaks; by kind {panics:?}"),
     );
     assert!(all >= wanted, "{panics:?}");
+}
+
+/// Functions that others have deferred and nobody has run yet.
+static WAITING: AtomicU64 = AtomicU64::new(0);
+
+/// As another user of the epoch: has a function run that panics, soon and wherever somebody pins or flushes.
+fn defer_a_panic() {
+    let guard = epoch::pin();
+    WAITING.fetch_add(1, SeqCst);
+    guard.defer(|| {
+        WAITING.fetch_sub(1, SeqCst);
+        resume_unwind(Box::new(OURS));
+    });
+    guard.flush();
+}
+
+/// Whether who asks for the key now gets it.
+fn is_to_be_had(cache: &Cache<u64, u64>, key: u64) -> bool {
+    let (done, is_done) = mpsc::channel();
+    let asks = cache.clone();
+    thread::spawn(move || done.send(asks.get_or_insert_with(&key, || key)));
+    is_done.recv_timeout(Duration::from_secs(20)) == Ok(key)
+}
+
+/// What others have deferred to the epoch panics where a load begins, and where it ends. It may end the call; the
+/// next one loads.
+#[test]
+fn panics_of_what_others_have_deferred() {
+    let _alone = crate::alone();
+    let disk = MemoryDisk::new();
+    let builder = Cache::<u64, u64>::in_memory().ram(64 * MIB).stripes(1).weigher(|_, _| 4 * MIB);
+    let cache = builder.io(Arc::new(disk.clone())).open().unwrap();
+    let run_all = || {
+        while WAITING.load(SeqCst) > 0 {
+            let _ = catch_unwind(|| epoch::pin().flush());
+        }
+    };
+    let ttl = Duration::from_secs(1);
+    let mut ended = 0;
+    for key in 0..100 {
+        // As it is large and has expired, whoever asks for it flushes, having begun the load.
+        cache.insert_with_ttl(key, key, ttl).unwrap();
+        disk.advance_clock(2 * ttl);
+        defer_a_panic();
+        ended +=
+            u32::from(catch_unwind(AssertUnwindSafe(|| cache.get_or_insert_with(&key, || key))).is_err());
+        run_all();
+        assert!(is_to_be_had(&cache, key), "a load was begun and never ended");
+    }
+    assert!(ended > 0, "none panicked where a load begins");
+    let mut met = 0;
+    for key in 1_000..1_400 {
+        // Every so many pins one runs what was deferred: here that of the end, in some of the rounds.
+        let mut waits_at_end = false;
+        let load = || {
+            (0..key % 200).for_each(|_| drop(epoch::pin()));
+            defer_a_panic();
+            waits_at_end = WAITING.load(SeqCst) == 1;
+            Err::<u64, ()>(())
+        };
+        let _ = catch_unwind(AssertUnwindSafe(|| cache.try_get_or_insert_with(&key, load)));
+        met += u32::from(waits_at_end && WAITING.load(SeqCst) == 0);
+        run_all();
+        assert!(is_to_be_had(&cache, key), "a load has ended, and others wait for it");
+    }
+    assert!(met > 0, "none panicked where a load ends");
 }
 
 /// What the budget counts.
