@@ -73,10 +73,15 @@ impl Bell {
         ATTENDED.with(|attended| attended.set(self));
     }
 
-    /// Whether the caller is run by the maintenance thread, a codec or a drop, say: to wait for that
+    /// Whether the caller is run by this cache's maintenance thread, a codec or a drop, say: to wait for that
     /// thread would be to wait for itself.
     pub(crate) fn is_attendant(&self) -> bool {
         ATTENDED.with(|attended| ptr::eq(attended.get(), self))
+    }
+
+    /// Whether the caller is run by the maintenance thread of any cache.
+    pub(crate) fn is_attended_here() -> bool {
+        ATTENDED.with(|attended| !attended.get().is_null())
     }
 
     /// Asks for something and waits for the answer.

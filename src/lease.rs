@@ -5,6 +5,7 @@ use std::{borrow::Borrow, fmt, mem, panic::catch_unwind, sync::Arc, time::Durati
 use crossbeam_epoch::{self as epoch, Guard};
 
 use crate::{
+    bell::Bell,
     cache::Cache,
     codec::{Key, KeyBytes, Value},
     error::Error,
@@ -25,7 +26,8 @@ impl<K: Key, V: Value> Cache<K, V> {
     /// it. If the key is inserted, removed or cleared meanwhile, those who had asked before get what was loaded,
     /// and it is not stored. If `load` panics, the next thread that waits runs its own. If `load` asks for the same
     /// key, or something that its thread drops meanwhile does, that loads for itself, and what it loads is not stored.
-    /// But `load` must not wait for another thread that asks for the key, since that one waits for `load`.
+    /// But `load` must not wait for another thread that asks for the key, since that one waits for `load`. Only the
+    /// background thread of a cache waits for no load of any cache: where another loads, it loads for itself, too.
     ///
     /// A value that cannot be stored is returned all the same: because it is too large, because its key cannot
     /// be encoded, or because the cache is closed, was opened for reading only or belongs to the process that
@@ -85,8 +87,8 @@ impl<K: Key, V: Value> Cache<K, V> {
             }
             match self.join_load(key) {
                 Join::Arrived => {}
-                // Whoever loads may be waiting for the cache's thread.
-                Join::Wait(_) if self.tiers.bell.is_attendant() => return load(),
+                // Whoever loads may be waiting for this one: the background thread of some cache.
+                Join::Wait(_) if Bell::is_attended_here() => return load(),
                 Join::Wait(flight) => {
                     if let Some(value) = flight.wait() {
                         return Ok(value);

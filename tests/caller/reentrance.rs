@@ -264,6 +264,36 @@ fn the_filter_may_ask_for_what_is_being_loaded() {
     });
 }
 
+/// The thread of one cache, whose filter it runs, asks another cache for a key that somebody loads who waits for
+/// that thread.
+#[test]
+fn the_filter_may_ask_another_cache_for_what_is_being_loaded() {
+    ends(|| {
+        let dir = tempfile::tempdir().unwrap();
+        let (is_loading, has_asked) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+        let front: Cache<u64, Vec<u8>> = Cache::in_memory().ram(MIB).open().unwrap();
+        let filter = {
+            let (front, is_loading, has_asked) = (front.clone(), is_loading.clone(), has_asked.clone());
+            move |_: &u64, _: &Vec<u8>| {
+                if is_loading.load(SeqCst) && !has_asked.swap(true, SeqCst) {
+                    front.get_or_insert_with(&0, || vec![1]);
+                }
+                true
+            }
+        };
+        let builder = Cache::builder(dir.path().join("cache")).ram(MIB).disk(16 * MIB);
+        let behind = builder.write_behind(WriteBehind::Never).disk_filter(filter).open().unwrap();
+        behind.insert(1, vec![1]).unwrap();
+        let loaded = front.get_or_insert_with(&0, || {
+            is_loading.store(true, SeqCst);
+            behind.flush().unwrap();
+            vec![2]
+        });
+        assert!(has_asked.load(SeqCst) && loaded == [2]);
+        assert_eq!(front.get(&0), Some(vec![2]), "what the thread has loaded for itself is stored");
+    });
+}
+
 /// A load asks for the key that it loads: nobody else will bring it.
 #[test]
 fn a_load_may_ask_for_its_own_key() {
