@@ -152,8 +152,10 @@ impl<K: Key, V: Value> Drop for Engine<K, V> {
     fn drop(&mut self) {
         if self.tiers.check_origin().is_err() {
             // A fork has neither the thread nor the right; nor may it drop what the parent goes on using, the
-            // lock above all, which is that of both.
+            // lock above all, which is that of both. And what names the thread may name one of the fork's own, which
+            // a drop would let go of.
             mem::forget(Arc::clone(&self.tiers));
+            mem::forget(self.thread.get_mut().take());
             return;
         }
         if let Err(error) = self.close() {

@@ -10,9 +10,13 @@ mod common;
 use std::{
     fs,
     os::unix::fs::PermissionsExt,
+    panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
-    sync::atomic::{AtomicBool, Ordering::Relaxed},
-    thread,
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    thread::{self, ScopedJoinHandle},
     time::{Duration, Instant},
 };
 
@@ -362,6 +366,27 @@ fn a_fork_that_drops_a_reader_leaves_the_directory_locked() {
     assert_eq!(in_a_fork(|| reader.take().map_or(1, |_| 0)), 0);
     assert!(matches!(roomy(&dir.cache()).open(), Err(Error::Locked { .. })), "a writer beside a reader");
     assert_eq!(reader.unwrap().get(&7), Some(value(7, 1, 200)));
+}
+
+/// Nor does it let go of a thread of its own, which may have what was the number of the parent's.
+#[test]
+fn a_fork_that_drops_a_cache_leaves_its_own_threads_alone() {
+    let dir = TempDir::new();
+    let mut cache = Some(roomy(&dir.cache()).open().unwrap());
+    let lost = in_a_fork(|| {
+        let gate = Mutex::new(());
+        let held = gate.lock().unwrap();
+        thread::scope(|scope| {
+            let threads: Vec<_> = (0..32).map(|_| scope.spawn(|| drop(gate.lock()))).collect();
+            drop(cache.take());
+            drop(held);
+            let join = |thread: ScopedJoinHandle<'_, ()>| catch_unwind(AssertUnwindSafe(|| thread.join()));
+            threads.into_iter().map(join).filter(Result::is_err).count() as i32
+        })
+    });
+    assert_eq!(lost, 0, "so many could not be joined");
+    drop(cache);
+    assert!(roomy(&dir.cache()).open().is_ok(), "the parent has closed it");
 }
 
 /// A look-up that was begun before the fork ends in it, too. The copy that it was lent is to be made void, which the fork
