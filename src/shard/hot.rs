@@ -49,7 +49,9 @@
 //!
 //! K and V run user code when they are dropped. Deferred functions are run by crossbeam in `pin` and
 //! `flush`, so a caller pins before it locks and passes the guard in, and neither is called here
-//! (`defer` itself runs nothing); what `take_gone` returns is dropped after the lock is gone.
+//! (`defer` itself runs nothing); what `take_gone` returns is dropped after the lock is gone. Such a drop may
+//! insert, which drops two more: deep within each other they drop none and flush nothing, or all that waits would be
+//! dropped on one stack.
 
 mod writer;
 
@@ -291,6 +293,31 @@ thread_local! {
     /// Whether this thread has deferred what should not wait until it has deferred as much as the epoch waits
     /// for. Functions that were deferred lie with their thread until then or a flush: nobody else can flush them.
     static OWES_FLUSH: Cell<bool> = const { Cell::new(false) };
+
+    /// How many drops of what went this thread is in, each within another: users' drops use caches.
+    static DROPS_ENTERED: Cell<u32> = const { Cell::new(0) };
+}
+
+/// So many drops of what went may be within each other; the innermost insert drops nothing. Each drops two, whose
+/// drops may insert, and so much may have waited for one long look-up that to go on would take the whole stack.
+/// What is left waits for an operation that is not as deep.
+const DROPS_ENTERED_MAX: u32 = 4;
+
+/// Whether this thread may drop what went, here and now.
+#[inline]
+fn may_drop() -> bool {
+    DROPS_ENTERED.with(Cell::get) < DROPS_ENTERED_MAX
+}
+
+/// As [`drop_quietly`], for what went.
+#[inline]
+fn drop_gone<T>(gone: T) {
+    if !mem::needs_drop::<T>() {
+        return;
+    }
+    DROPS_ENTERED.with(|entered| entered.set(entered.get() + 1));
+    drop_quietly(gone);
+    DROPS_ENTERED.with(|entered| entered.set(entered.get() - 1));
 }
 
 /// Notes that this thread has to flush.
@@ -298,11 +325,17 @@ fn owe_flush() {
     OWES_FLUSH.with(|owes| owes.set(true));
 }
 
+/// Whether this thread has to flush, and may: that is the end of the debt.
+#[inline]
+fn take_debt() -> bool {
+    OWES_FLUSH.with(Cell::get) && may_drop() && OWES_FLUSH.with(Cell::take)
+}
+
 /// Has what this thread has displaced dropped as soon as nobody can see it, if it is much. No lock is held, since
 /// to flush may drop it.
 #[inline]
 pub(crate) fn collect(guard: &Guard) {
-    if OWES_FLUSH.with(Cell::take) {
+    if take_debt() {
         guard.flush();
     }
 }
@@ -311,7 +344,7 @@ pub(crate) fn collect(guard: &Guard) {
 /// of is dropped at once.
 #[inline]
 pub(crate) fn collect_now(mut guard: Guard) {
-    if OWES_FLUSH.with(Cell::take) {
+    if take_debt() {
         guard.flush();
         guard.repin();
         guard.flush();

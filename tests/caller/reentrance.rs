@@ -1,7 +1,7 @@
 //! What users' code may do where the cache calls it, and what must end all the same.
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     io::ErrorKind,
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     sync::{
@@ -13,6 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use crate::common::wait_until;
 use embercache::{
     Admission, Bincode, Cache, Codec, CodecError, CodecId, MIB, WriteBehind,
     testing::{FaultDisk, MemoryDisk},
@@ -463,6 +464,60 @@ fn a_close_that_fails_lets_go_of_the_directory() {
         disk.fail_writes(None);
         open().unwrap();
     });
+}
+
+thread_local! {
+    /// How many drops of values this thread is in, one within the other.
+    static DEPTH: Cell<u64> = const { Cell::new(0) };
+}
+
+/// While a look-up takes long, values are displaced whose drop inserts. Once it is over they are dropped, by few
+/// inserts, and few of them each within another.
+#[test]
+fn values_whose_drop_inserts_are_not_dropped_each_within_another() {
+    // A stack for as many as there are: what is wrong is seen by the count.
+    let body = thread::Builder::new().stack_size(1 << 30).spawn(|| {
+        let cache: Cache<u64, Errand> = Cache::in_memory().ram_entries(1_000).stripes(1).open().unwrap();
+        let (deepest, dropped) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+        // Each leaves a mark, whose own drop does nothing.
+        let insert = |key: u64| {
+            let (own, deepest, dropped) = (cache.clone(), Arc::clone(&deepest), Arc::clone(&dropped));
+            let run = move || {
+                DEPTH.set(DEPTH.get() + 1);
+                deepest.fetch_max(DEPTH.get(), SeqCst);
+                dropped.fetch_add(1, SeqCst);
+                own.insert(key + (1 << 40), Errand::none(None)).unwrap();
+                DEPTH.set(DEPTH.get() - 1);
+            };
+            cache.insert(key, Errand { run: Arc::new(run), _held: None }).unwrap();
+        };
+        insert(0);
+        let (entered, has_entered) = mpsc::channel();
+        let (leave, left) = mpsc::channel::<()>();
+        let reader = thread::spawn({
+            let cache = cache.clone();
+            move || {
+                cache.get_with(&0, |_| {
+                    entered.send(()).unwrap();
+                    let _ = left.recv();
+                })
+            }
+        });
+        has_entered.recv().unwrap();
+        (1..10_000).for_each(insert);
+        drop(leave);
+        reader.join().unwrap();
+        assert!(dropped.load(SeqCst) < 1_000, "the look-up did not take long");
+        let mut keys = 10_000..;
+        wait_until("they are dropped", Duration::from_secs(20), || {
+            (0..100).for_each(|_| insert(keys.next().unwrap()));
+            dropped.load(SeqCst) + 2_000 > keys.start
+        });
+        cache.check();
+        let deepest = deepest.load(SeqCst);
+        assert!(deepest <= 8, "one within the other, {deepest} times");
+    });
+    body.unwrap().join().unwrap();
 }
 
 /// A dead lease stores nothing; nor does it take away what came after it.

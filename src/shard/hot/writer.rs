@@ -4,7 +4,7 @@ use std::{borrow::Borrow, collections::VecDeque, fmt, mem, ptr, sync::Arc};
 
 use crossbeam_epoch::Guard;
 
-use super::{Hot, drop_quietly, owe_flush};
+use super::{Hot, drop_gone, may_drop, owe_flush};
 use crate::{
     hash::KeyHash,
     shard::{
@@ -209,8 +209,8 @@ impl<K: Send + Sync + 'static, V: Send + Sync + 'static> HotWriter<K, V> {
         self.retire(slot, guard);
     }
 
-    /// Entries that no reader can reach any more, oldest first. The caller drops them when the
-    /// stripe's lock is gone.
+    /// Entries that no reader can reach any more, oldest first; none where that would be one drop too many within
+    /// others. The caller drops them when the stripe's lock is gone.
     #[inline]
     pub(crate) fn take_gone(&mut self) -> Gone<K, V> {
         Gone([self.take_next_gone(), self.take_next_gone()])
@@ -221,6 +221,9 @@ impl<K: Send + Sync + 'static, V: Send + Sync + 'static> HotWriter<K, V> {
     fn take_next_gone(&mut self) -> Option<Entry<K, V>> {
         // Acquire pairs with the Release in `announce`.
         if self.departed >= self.hot.rest.out_of_reach.load(Acquire) {
+            return None;
+        }
+        if mem::needs_drop::<Entry<K, V>>() && !may_drop() {
             return None;
         }
         let slot = self.line.pop_front()?;
@@ -260,7 +263,7 @@ impl<K: Send + Sync + 'static, V: Send + Sync + 'static> HotWriter<K, V> {
                 // function was deferred, and every guard of that time is gone: no reader has the
                 // entry or can still find it. The batch was taken out of the line and is given to
                 // this function alone, so nothing else empties the slot.
-                drop_quietly(unsafe { hot.slab.take(slot) });
+                drop_gone(unsafe { hot.slab.take(slot) });
             }
             hot.rest.handed_weight.fetch_sub(weight, Relaxed);
             hot.rest.freed.lock().extend(batch);
@@ -437,7 +440,7 @@ impl<K, V> Drop for Gone<K, V> {
     fn drop(&mut self) {
         for place in &mut self.0 {
             if let Some(entry) = place.take() {
-                drop_quietly(entry);
+                drop_gone(entry);
             }
         }
     }
