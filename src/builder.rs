@@ -54,7 +54,9 @@ impl<K: Key, V: Value> Builder<K, V> {
     ///
     /// Tables grow with the number of entries and do not shrink. A cache that was full of small entries, and is full of
     /// large ones later, keeps the memory for the metadata of the former beside its budget
-    /// ([`Stats::metadata_bytes`](crate::Stats::metadata_bytes)).
+    /// ([`Stats::metadata_bytes`](crate::Stats::metadata_bytes)). With a disk tier, the lists of what the segments hold that
+    /// are being filled and reclaimed are beside it, too: some 45 bytes for each record of a segment. And where one
+    /// large entry comes into a full cache, all that it displaces stays until the disk has taken it.
     ///
     /// # Examples
     ///
@@ -163,7 +165,7 @@ impl<K: Key, V: Value> Builder<K, V> {
     ///
     /// The first hit on a copy that was written to disk under a longer time, or none, makes that copy void. It costs
     /// a write to the journal, and with [`Durability::PowerLoss`](crate::Durability::PowerLoss) the look-up waits until
-    /// that is synced.
+    /// that is synced. The entry is copied anew within a moment; a crash before that loses it.
     ///
     /// # Examples
     ///
@@ -222,8 +224,8 @@ impl<K: Key, V: Value> Builder<K, V> {
     /// - [`Error::Option`] for an option outside its limits, [`Error::Locked`] if the directory is in use,
     ///   [`Error::NotACache`], [`Error::Unusable`], [`Error::NewerFormat`], [`Error::Mismatch`]: nothing in
     ///   the directory has been changed or deleted.
-    /// - [`Error::Io`]: the next attempt finds what this one would have. Where the last run closed and kept no journal
-    ///   ([`Durability::Clean`](crate::Durability::Clean)), it may find nothing.
+    /// - [`Error::Io`]: the next attempt finds what this one would have. With
+    ///   [`Durability::Clean`](crate::Durability::Clean), now or in the last run, it may find nothing.
     ///
     /// # Examples
     ///

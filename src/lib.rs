@@ -11,8 +11,8 @@
 //! - No look-up returns a value whose overwrite, removal, clear or expiry was acknowledged before
 //!   that look-up began: under concurrency, with full queues, with failed writes, after a close, a
 //!   SIGKILL or a loss of power, over any number of reopens. The one exception cannot be detected: files of
-//!   an earlier time in their old place, be it that a closed directory was copied and put back, or that the file system
-//!   or the machine was set back to a snapshot.
+//!   an earlier time in their old place, be it that a closed directory was copied and put back, that the file system
+//!   or the machine was set back to a snapshot, or that a device was lost and came back without a reboot.
 //! - No look-up returns bytes that differ from what was stored.
 //! - Trouble with the disk never stops the RAM tier. A look-up that meets it is a miss, and is counted.
 //!   A change returns a `Result`; if its invalidation can neither be recorded nor the old copy be
