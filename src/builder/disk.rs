@@ -16,7 +16,8 @@ impl<K: Key, V: Value> Builder<K, V> {
     /// segments and 256 KiB, at most 64 TiB.
     ///
     /// To make room, the oldest segment is given up as a whole; those of its entries that were read are written
-    /// again ([`reinsertion`](Builder::reinsertion)). Not counted are the invalidation journal (in files of 1 MiB),
+    /// again ([`reinsertion`](Builder::reinsertion)); if no segment is being filled then, one is begun for them, beyond
+    /// the budget for a moment. Not counted are the invalidation journal (in files of 1 MiB),
     /// the snapshot of the index, and up to four damaged segments that are put aside.
     ///
     /// A directory that was written under a larger budget is cut down to this one by the background thread, the
