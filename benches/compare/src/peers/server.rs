@@ -66,6 +66,9 @@ impl Server {
     fn restart(dir: &Path) -> Result<Server> {
         let address = Address::Socket(dir.join("socket"));
         let redis = redis(&address, dir);
+        // It would not be told of by what starts it.
+        let is_there = Command::new(redis.get_program()).arg("--version").stdout(Stdio::null()).status();
+        is_there.context("SKIPPED, redis-server cannot be run")?;
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL"]).arg(redis.get_program()).args(redis.get_args());
         Server::run(Kind::Redis, address, command)
