@@ -450,12 +450,13 @@ impl<K: Key, V: Value> Tiers<K, V> {
     /// After a loan, the others evict what they have too much now.
     pub(crate) fn honour(&self, loan: Loan) {
         if loan == Loan::Taken {
-            self.for_each_shard(|shard| shard.shrink());
+            self.evict_surplus();
         }
     }
 
-    /// The index grows without inserts, too, for what is copied while it stays: all evict what they have too much then.
-    pub(crate) fn make_way_for_index(&self) {
+    /// Has all stripes evict what they have too much: after a loan, and where the index has grown without inserts, for
+    /// what is copied while it stays.
+    pub(crate) fn evict_surplus(&self) {
         self.for_each_shard(|shard| shard.shrink());
     }
 

@@ -191,7 +191,7 @@ impl<K: Key, V: Value> Maintenance<K, V> {
             self.spill_stripe(stripe);
         }
         self.write_batch();
-        self.tiers.make_way_for_index();
+        self.tiers.evict_surplus();
         self.sync_if_promised();
     }
 
@@ -258,7 +258,7 @@ impl<K: Key, V: Value> Maintenance<K, V> {
             }
             self.spill_stripe(stripe);
         }
-        self.tiers.make_way_for_index();
+        self.tiers.evict_surplus();
         self.sync_if_due();
         self.tiers.collect_all();
         self.log().release_segments();

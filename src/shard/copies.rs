@@ -239,15 +239,22 @@ impl<'g, K: Eq + Held, V: Held> Shard<'g, K, V> {
         packed.is_some_and(|packed| packed.location() == location && !packed.is_void())
     }
 
-    /// Marks the copies of what was hit in RAM, as its eviction would: at a close, for the next run.
+    /// Marks the copies of what was hit in RAM as read, as its eviction would: at a close, for the next run.
     pub(crate) fn mark_residents_read(&mut self) {
         let mut next = SlotId(0);
         while let Some(slot) = self.state.writer.next_resident(next) {
             next = slot.successor();
             let meta = self.meta(slot);
-            if meta.has(Flags::ON_DISK) && meta.usage().freq > 0 {
-                self.state.cold.mark_read(meta.hash);
+            if meta.has(Flags::ON_DISK) {
+                self.mark_if_hit(meta);
             }
+        }
+    }
+
+    /// Marks the copy of an entry as read if the entry was hit in RAM.
+    pub(super) fn mark_if_hit(&mut self, meta: &Meta) {
+        if meta.usage().freq > 0 {
+            self.state.cold.mark_read(meta.hash);
         }
     }
 

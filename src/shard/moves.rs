@@ -279,9 +279,7 @@ impl<'g, K: Eq + Held, V: Held> Shard<'g, K, V> {
             Fate::Spill if self.queue_copy(slot) => return self.set_leaving(meta),
             Fate::Clean => {
                 self.state.counts.clean_evictions += 1;
-                if meta.usage().freq > 0 {
-                    self.state.cold.mark_read(meta.hash);
-                }
+                self.mark_if_hit(meta);
                 self.unmark_on_disk(meta);
             }
             Fate::Expired => self.state.counts.expired += 1,

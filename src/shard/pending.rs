@@ -118,8 +118,12 @@ impl PendingCopies {
 
     /// Ends the copy of this hash that is in flight to `location`, if it is still wanted.
     pub(crate) fn take_landed(&mut self, hash: KeyHash, location: Location) -> Option<Pending> {
-        self.get(hash).filter(|copy| copy.in_flight == Some(location))?;
-        self.take(hash)
+        let ended = match self.copies.entry(hash) {
+            Entry::Occupied(copy) if copy.get().in_flight == Some(location) => copy.remove(),
+            _ => return None,
+        };
+        self.note_end();
+        Some(ended)
     }
 
     /// Undoes `take_landed`.
@@ -131,10 +135,7 @@ impl PendingCopies {
     /// Ends the copy: written, or cancelled.
     pub(crate) fn take(&mut self, hash: KeyHash) -> Option<Pending> {
         let ended = self.copies.remove(&hash)?;
-        self.uncount_one();
-        if self.copies.is_empty() && self.copies.capacity() > ROOM_KEPT {
-            self.copies = HashMapByKeyHash::default();
-        }
+        self.note_end();
         Some(ended)
     }
 
@@ -162,9 +163,12 @@ impl PendingCopies {
         }
     }
 
-    fn uncount_one(&self) {
+    fn note_end(&mut self) {
         if let Some(budget) = &self.counted_in {
             budget.sub_leaving(COPY_BYTES);
+        }
+        if self.copies.is_empty() && self.copies.capacity() > ROOM_KEPT {
+            self.copies = HashMapByKeyHash::default();
         }
     }
 
